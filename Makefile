@@ -1,0 +1,120 @@
+# podnet.overlay. `make` alone lists what there is to run.
+
+PYTHON   ?= /usr/bin/python3
+ARGS     ?=
+MINUTES  ?= 30
+ROOT     := $(filter 0,$(shell id -u))
+VENV     := .venv/.done
+VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
+ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
+
+QUICK := ruff mypy oldest yamllint ansible-lint unit $(if $(ROOT),kernel)
+FULL  := molecule-ipip sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
+
+# What the gates and the lab need of Debian and Ubuntu.
+PACKAGES := aardvark-dns busybox-static e2fsprogs git iproute2 iputils-ping kmod mmdebstrap netavark nftables openssh-client \
+	podman python3 python3-venv qemu-system-x86 qemu-utils runc tcpdump uidmap
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
+export MOLECULE_GLOB := molecule/*/molecule.yml
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+check: system $(VENV) ## the quick gates: lint, types, units, kernel tests; under 3 minutes
+	@tests/gates/run $(QUICK)
+
+test: system $(VENV) .cache/importer/.done $(ARTIFACT) ## every gate, virtual machines included; under 15 minutes
+	@tests/gates/run $(FULL)
+
+soak: $(VENV) ## unit and kernel tests over and over for MINUTES=30, each round with new examples
+	@end=$$(($$(date +%s) + $(MINUTES) * 60)); \
+	while [ $$(date +%s) -lt $$end ]; do pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
+
+bench: system $(VENV) ## how fast: converge against ping and hand-written tasks, routes against ip -batch
+	@PYTHONPATH=$(CURDIR) python -m tests.bench $(ARGS)
+
+clean: ## remove what was built here; images of lab hosts stay
+	rm -rf .venv .cache .hypothesis
+
+system: ## install what is missing of Debian's packages (as root, else say which)
+	@mkdir -p .cache && if command -v dpkg-query >/dev/null; then tests/gates/system $(PACKAGES); fi
+
+-include lab/lab.mk
+
+# The gates. Each runs alone too, with its own arguments: make unit ARGS='-k leases -x'
+
+ruff: $(VENV) ## lint and format of Python
+	@ruff check --quiet $(ARGS) && ruff format --check --quiet --diff
+
+mypy: $(VENV) ## types, strictly
+	@mypy $(ARGS)
+
+oldest: $(VENV) ## what runs on hosts keeps to Python 3.9
+	@vermin --quiet --no-tips --eval-annotations --target=3.9- --violations plugins
+
+yamllint: $(VENV) ## YAML
+	@yamllint --strict $(ARGS) .
+
+ansible-lint: $(VENV) ## roles, playbooks and molecule, profile production
+	@ansible-lint --quiet $(ARGS)
+
+unit: $(VENV) ## unit and property tests
+	@pytest tests/unit $(ARGS)
+
+kernel: $(VENV) ## tests against this kernel, as root, with the newest pyroute2
+	@pytest tests/kernel $(ARGS)
+
+kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
+	@PYTHONPATH=$(CURDIR)/.cache/pyroute2-0.7.2 pytest tests/kernel $(ARGS)
+
+sanity: $(VENV) $(ARTIFACT) ## ansible-test sanity, offline but for PyPI
+	@tests/gates/ansible-test $(ARTIFACT) sanity $(ARGS)
+
+units: $(VENV) $(ARTIFACT) ## ansible-test units
+	@tests/gates/ansible-test $(ARTIFACT) units $(ARGS)
+
+docs: $(VENV) ## documentation of modules, roles and the collection
+	@antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+
+changelog: $(VENV) ## fragments and changelog
+	@antsibull-changelog lint
+
+artifact: $(VENV) $(ARTIFACT) ## the built artifact, installed away from here, runs
+	@tests/gates/artifact $(ARTIFACT)
+
+importer: $(VENV) $(ARTIFACT) .cache/importer/.done ## what Galaxy's importer says of the artifact
+	@tests/gates/importer $(ARTIFACT)
+
+molecule-default: $(VENV) ## the product on containers
+	@molecule test -s default
+
+molecule-ipip: $(VENV) ## the product on virtual machines, with real IPIP
+	@molecule test -s ipip
+
+# What the gates stand on.
+
+$(VENV): tests/requirements.txt tests/unit/requirements.txt
+	@mkdir -p .cache && echo "installing Python packages into .venv" && $(PYTHON) -m venv .venv && \
+	.venv/bin/pip install -qq -r $< && touch $@
+
+.cache/importer/.done: tests/gates/importer-requirements.txt
+	@echo "installing Galaxy's importer" && $(PYTHON) -m venv .cache/importer && \
+	.cache/importer/bin/pip install -qq -r $< && touch $@
+
+.cache/pyroute2-0.7.2: $(VENV)
+	@pip install -qq --no-deps --target $@ pyroute2==0.7.2
+
+# The link of .collections would be a loop here.
+SHIPPED := $(shell find galaxy.yml README.md LICENSE CHANGELOG.* *.md changelogs docs inventories meta playbooks plugins roles tests \
+	-type f -not -name '*.pyc' 2>/dev/null)
+$(ARTIFACT): $(VENV) $(SHIPPED)
+	@ansible-galaxy collection build --force --output-path .cache >.cache/build.log 2>&1 || { cat .cache/build.log; exit 1; }
+
+.PHONY: help check test soak bench clean system $(QUICK) $(FULL) kernel kernel-old
