@@ -18,7 +18,6 @@ PACKAGES := aardvark-dns busybox-static e2fsprogs git iproute2 iputils-ping kmod
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 export MOLECULE_GLOB := molecule/*/molecule.yml
-export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -51,7 +50,7 @@ system: ## install what is missing of Debian's packages (as root, else say which
 # The gates. Each runs alone too, with its own arguments: make unit ARGS='-k leases -x'
 
 ruff: $(VENV) ## lint and format of Python
-	@ruff check --quiet $(ARGS) && ruff format --check --quiet --diff
+	@ruff check --quiet --output-format=concise $(ARGS) && ruff format --check --quiet --diff
 
 mypy: $(VENV) ## types, strictly
 	@mypy $(ARGS)
@@ -63,7 +62,7 @@ yamllint: $(VENV) ## YAML
 	@yamllint --strict $(ARGS) .
 
 ansible-lint: $(VENV) ## roles, playbooks and molecule, profile production
-	@ansible-lint --quiet $(ARGS)
+	@ansible-lint -q $(ARGS)
 
 unit: $(VENV) ## unit and property tests
 	@pytest tests/unit $(ARGS)
