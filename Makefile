@@ -11,9 +11,10 @@ ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 QUICK := ruff mypy oldest yamllint ansible-lint unit $(if $(ROOT),kernel)
 FULL  := molecule-ipip sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
-# What the gates and the lab need of Debian and Ubuntu.
-PACKAGES := aardvark-dns busybox-static e2fsprogs git iproute2 iputils-ping kmod mmdebstrap netavark nftables openssh-client \
-	podman python3 python3-venv qemu-system-x86 qemu-utils runc tcpdump uidmap
+# What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
+QUICK_PACKAGES := git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
+PACKAGES := $(QUICK_PACKAGES) aardvark-dns busybox-static debian-archive-keyring e2fsprogs fakeroot iptables mmdebstrap netavark \
+	openssh-client podman qemu-system-x86 qemu-utils runc uidmap
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
@@ -26,7 +27,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-check: system $(VENV) ## the quick gates: lint, types, units, kernel tests; under 3 minutes
+check: $(VENV) ## the quick gates: lint, types, units, kernel tests; under 3 minutes
 	@tests/gates/run $(QUICK)
 
 test: system $(VENV) .cache/importer/.done $(ARTIFACT) ## every gate, virtual machines included; under 15 minutes
@@ -43,7 +44,7 @@ clean: ## remove what was built here; images of lab hosts stay
 	rm -rf .venv .cache .hypothesis
 
 system: ## install what is missing of Debian's packages (as root, else say which)
-	@mkdir -p .cache && if command -v dpkg-query >/dev/null; then tests/gates/system $(PACKAGES); fi
+	@tests/gates/system $(PACKAGES)
 
 -include lab/lab.mk
 
@@ -56,7 +57,7 @@ mypy: $(VENV) ## types, strictly
 	@mypy $(ARGS)
 
 oldest: $(VENV) ## what runs on hosts keeps to Python 3.9
-	@vermin --quiet --no-tips --eval-annotations --target=3.9- --violations plugins
+	@vermin --quiet --no-tips --target=3.9- --violations plugins
 
 yamllint: $(VENV) ## YAML
 	@yamllint --strict $(ARGS) .
@@ -100,11 +101,11 @@ molecule-ipip: $(VENV) ## the product on virtual machines, with real IPIP
 # What the gates stand on.
 
 $(VENV): tests/requirements.txt tests/unit/requirements.txt
-	@mkdir -p .cache && echo "installing Python packages into .venv" && $(PYTHON) -m venv .venv && \
+	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Python packages into .venv" && $(PYTHON) -m venv .venv && \
 	.venv/bin/pip install -qq -r $< && touch $@
 
 .cache/importer/.done: tests/gates/importer-requirements.txt
-	@echo "installing Galaxy's importer" && $(PYTHON) -m venv .cache/importer && \
+	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Galaxy's importer" && $(PYTHON) -m venv .cache/importer && \
 	.cache/importer/bin/pip install -qq -r $< && touch $@
 
 .cache/pyroute2-0.7.2: $(VENV)
