@@ -1,0 +1,287 @@
+# -*- coding: utf-8 -*-
+# Copyright: podnet.overlay contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""From what is desired and what is there to the operations between them, in an order that is safe for traffic. Pure.
+
+An operation is a pair of an object before and after. ``apply`` does to a state what the kernel does to a host, and the
+inverse of an operation is the pair turned round: that is all that undo needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+
+from ._model import (
+    OVERLAY_PROTOCOL,
+    Address,
+    Firewall,
+    ForwardingEntry,
+    Ipip,
+    Key,
+    Link,
+    Namespace,
+    NamespaceFile,
+    Neighbour,
+    Object,
+    Route,
+    State,
+    Sysctl,
+    Veth,
+    Vxlan,
+    describe,
+    protocol_name,
+)
+
+CREATION_ORDER: Tuple[type, ...] = (
+    Namespace, NamespaceFile, Firewall, Sysctl, Link, Address, Neighbour, ForwardingEntry, Route)
+"""A guard is in place before its tunnel is up, and a route comes after all that it needs. Deletion is the reverse."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``before`` is None for an addition, ``after`` for a deletion."""
+
+    before: Optional[Object]
+    after: Optional[Object]
+
+    @property
+    def item(self) -> Object:
+        """The object that the operation is about."""
+        item = self.before if self.after is None else self.after
+        assert item is not None
+        return item
+
+    @property
+    def verb(self) -> str:
+        return "add" if self.before is None else "delete" if self.after is None else "change"
+
+    @property
+    def inverse(self) -> Operation:
+        return Operation(self.after, self.before)
+
+    def __str__(self) -> str:
+        return "%s %s" % (self.verb, describe(self.item))
+
+
+def apply(state: Mapping[Key, Object], operations: Iterable[Operation]) -> State:
+    """The state that *operations* make of *state*."""
+    result = dict(state)
+    for operation in operations:
+        if operation.after is None:
+            result.pop(operation.item.key, None)
+        else:
+            result[operation.after.key] = operation.after
+    return result
+
+
+def difference(
+    desired: State, observed: State, owned: Callable[[Object], bool] = lambda item: False, restored: Optional[State] = None
+) -> List[Operation]:
+    """The ordered operations that bring *observed* to *desired*.
+
+    Args:
+        desired: what should be there.
+        observed: what is there, foreign objects included.
+        owned: whether an observed object is ours to delete when it is not desired.
+        restored: what a deleted sysctl goes back to, by key.
+    """
+    surplus = [item for key, item in observed.items() if key not in desired and owned(item)]
+    first = _first_deletions(desired, observed, surplus)
+    remaining = apply(observed, first)
+    changes: List[Operation] = []
+    for key, wanted in desired.items():
+        present = remaining.get(key)
+        if present == wanted or isinstance(wanted, Link) and wanted.external:
+            continue
+        after = wanted if present is None else merge(wanted, present)
+        if after != present:
+            changes.append(Operation(present, after))
+    last = [_deletion(item, restored or {}) for item in surplus if item.key in remaining]
+    return first + sorted(changes, key=_creation_rank) + sorted(last, key=_creation_rank, reverse=True)
+
+
+def merge(wanted: Object, present: Object) -> Object:
+    """*wanted* with what it leaves open (None) filled in from *present*."""
+    if isinstance(wanted, Route) and isinstance(present, Route) and not wanted.dev:
+        return wanted._replace(dev=present.dev)
+    if not isinstance(wanted, Link) or not isinstance(present, Link):
+        return wanted
+    fields: Dict[str, Any] = {
+        field.name: _fill(getattr(wanted, field.name), getattr(present, field.name)) for field in dataclasses.fields(Link)}
+    # A link that is not ours to mark keeps its owner; port options vanish with the master.
+    fields["owner"] = wanted.owner or present.owner
+    if fields["master"] != present.master:
+        fields["port"] = wanted.port
+    return Link(**fields)
+
+
+def _fill(wanted: Any, present: Any) -> Any:
+    if wanted is None:
+        return present
+    if dataclasses.is_dataclass(wanted) and type(wanted) is type(present):
+        return type(wanted)(  # type: ignore[call-overload]
+            **{field.name: _fill(getattr(wanted, field.name), getattr(present, field.name)) for field in dataclasses.fields(wanted)})
+    return wanted
+
+
+def _creation_rank(operation: Operation) -> int:
+    return CREATION_ORDER.index(type(operation.item))
+
+
+def _deletion(item: Object, restored: Mapping[Key, Object]) -> Operation:
+    return Operation(item, restored.get(item.key))
+
+
+# ------------------------------------------------------------------------------------------------ what must go first
+
+
+def _first_deletions(desired: State, observed: State, surplus: List[Object]) -> List[Operation]:
+    """Deletions that something new waits for: links that can only be made anew, and addresses and tunnels in their way."""
+    links = {item.key for item in observed.values() if isinstance(item, Link) and _needs_recreation(desired.get(item.key), item)}
+    tunnels = {_endpoint(item) for key, item in desired.items() if isinstance(item, Link) and key not in observed} - {None}
+    links |= {item.key for item in surplus if isinstance(item, Link) and _endpoint(item) in tunnels}
+    links |= {_peer(observed[key]) for key in links} & set(observed)
+    gone = [item for key, item in observed.items() if key in links or _device(item) in links]
+    wanted: Dict[Key, List[Address]] = {}
+    for item in desired.values():
+        if isinstance(item, Address) and item.key not in observed:
+            wanted.setdefault(_device(item), []).append(item)
+    gone += [item for item in surplus if isinstance(item, Address) and item not in gone and _in_the_way(item, wanted.get(_device(item), ()))]
+    freed = [Operation(item, None) for item in gone]
+    return sorted(freed, key=_creation_rank, reverse=True)
+
+
+def _needs_recreation(wanted: Optional[Object], present: Link) -> bool:
+    """Whether the kernel refuses to change *present* into *wanted* in place."""
+    if not isinstance(wanted, Link) or wanted.external:
+        return False
+    if wanted.kind != present.kind:
+        return True
+    after = _fill(wanted.options, present.options)
+    if isinstance(after, Ipip) and isinstance(present.options, Ipip):
+        # ipip_changelink (net/ipv4/ipip.c): from any remote to a fixed one, or back, is EINVAL.
+        return (after.remote == "0.0.0.0") != (present.options.remote == "0.0.0.0")
+    return isinstance(after, (Vxlan, Veth)) and after != present.options
+
+
+def _endpoint(item: Object) -> Any:
+    """What of a tunnel may be there only once."""
+    options = item.options if isinstance(item, Link) else None
+    if isinstance(options, Ipip):
+        return (item.key[1], options.local, options.remote or "0.0.0.0")
+    return (item.key[1], options.id, options.port) if isinstance(options, Vxlan) else None
+
+
+def _peer(item: Object) -> Key:
+    options = item.options if isinstance(item, Link) else None
+    return ("link", options.peer_namespace, options.peer) if isinstance(options, Veth) else ()
+
+
+def _device(item: Object) -> Key:
+    """The key of the link that an object lives on."""
+    if isinstance(item, (Address, Route, Neighbour, ForwardingEntry)) and item.dev:
+        return ("link", item.namespace, item.dev)
+    return ()
+
+
+def _in_the_way(old: Address, new: Iterable[Address]) -> bool:
+    """A primary address takes the secondary ones of its subnet with it when it goes, so it must go before they come."""
+    network = ipaddress.IPv4Interface(old.address).network
+    return any(network.overlaps(ipaddress.IPv4Interface(item.address).network) for item in new)
+
+
+# ------------------------------------------------------------------------------------------------ conflicts
+
+
+def conflicts(
+    desired: State, observed: State, owner: str, owned: Callable[[Object], bool], adopt: bool = False
+) -> List[str]:
+    """Everything that is in the way of *desired*, one sentence each: what, where, whose it looks like, what to do.
+
+    Args:
+        desired: what should be there.
+        observed: what is there.
+        owner: the document's name, or '' for a single thing, which may change what no document owns.
+        owned: whether an observed object is the document's.
+        adopt: foreign objects may be taken over, other documents' may not.
+    """
+    found: List[str] = []
+    for key, wanted in desired.items():
+        present = observed.get(key)
+        if isinstance(wanted, Link) and wanted.external:
+            if present is None:
+                found.append("%s is referred to and is not there: make it first" % _name(wanted))
+        elif present is not None and not owned(present) and _foreign(wanted, present, owner, adopt):
+            found.append("%s is there already and not ours (%s): %s" % (_name(wanted), _whose(present), _remedy(present)))
+    return found + _missing_devices(desired, observed)
+
+
+def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:
+    """Whether *present*, which is not the document's, keeps *wanted* from being there."""
+    if not isinstance(wanted, (Link, Namespace, Route, Firewall)) or wanted == present:
+        return False
+    if getattr(present, "owner", ""):
+        return True
+    if isinstance(wanted, Link) and isinstance(present, Link) and wanted.kind != present.kind:
+        return True
+    if isinstance(wanted, Route) and isinstance(present, Route):
+        if wanted.protocol == present.protocol:
+            return bool(owner)
+        return not adopt or not owner and present.protocol == OVERLAY_PROTOCOL
+    return bool(owner) and not adopt
+
+
+def _missing_devices(desired: State, observed: State) -> List[str]:
+    """Devices and masters that objects name and that neither the document nor the host has."""
+    wanted: Set[Tuple[str, Key]] = set()
+    for item in desired.values():
+        if _device(item):
+            wanted.add((_name(item) if not isinstance(item, Route) else "a route", _device(item)))
+        if isinstance(item, Link) and item.master:
+            wanted.add((_name(item), ("link", item.namespace, item.master)))
+        if isinstance(item, Link) and isinstance(item.options, (Ipip, Vxlan)) and item.options.link:
+            wanted.add((_name(item), ("link", item.namespace, item.options.link)))
+    return [
+        "%s needs the link %s%s, which is not there" % (who, key[2], " in namespace %s" % key[1] if key[1] else "")
+        for who, key in sorted(wanted) if key not in desired and key not in observed]
+
+
+def _name(item: Object) -> str:
+    where = getattr(item, "namespace", "")
+    words = {
+        Link: lambda: "link %s" % item.key[2],
+        Namespace: lambda: "namespace %s" % item.key[1],
+        Firewall: lambda: "nftables table inet podnet_overlay",
+    }.get(type(item), lambda: describe(item))()
+    return words + (" in namespace %s" % where if where and isinstance(item, Link) else "")
+
+
+def _whose(item: Object) -> str:
+    if getattr(item, "owner", ""):
+        return "it belongs to the document %r" % getattr(item, "owner")
+    if isinstance(item, Route):
+        return "%s; protocol %s" % (describe(item), protocol_name(item.protocol))
+    if isinstance(item, Link):
+        guess = _LOOKS_LIKE.get(item.name) or ("a physical or virtual interface" if not item.kind else "a %s made by hand or another tool" % item.kind)
+        return "it looks like %s" % guess
+    return "it was made by hand or by another tool"
+
+
+_LOOKS_LIKE = {
+    "cni0": "the bridge of a CNI plugin (Kubernetes, k3s)",
+    "flannel.ipip": "flanneld's tunnel",
+    "flannel.1": "flanneld's vxlan device",
+    "docker0": "Docker's bridge",
+    "tunl0": "the kernel's own fallback tunnel",
+}
+
+
+def _remedy(item: Object) -> str:
+    if getattr(item, "owner", ""):
+        return "change it through that document, or tear that one down"
+    return "remove it, choose another name, or take it over with adopt: true" if not isinstance(item, Route) else (
+        "remove it, or take it over with adopt: true")

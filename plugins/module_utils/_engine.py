@@ -1,0 +1,368 @@
+# -*- coding: utf-8 -*-
+# Copyright: podnet.overlay contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""Brings a host to a document: observe, compare, apply, and undo when something fails.
+
+Every front (module, and later the boot unit, the command and the watcher) goes through ``converge``.
+What a document needs to be undone (values from before its first change) is saved before that change is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+
+from ._difference import Operation, apply, conflicts, difference
+from ._kernel import Kernel, KernelError, write_atomically
+from ._model import (
+    OVERLAY_PROTOCOL,
+    Address,
+    Firewall,
+    ForwardingEntry,
+    Ipip,
+    Key,
+    Link,
+    Mistakes,
+    Namespace,
+    NamespaceFile,
+    Neighbour,
+    Object,
+    Route,
+    State,
+    Sysctl,
+    Vxlan,
+    describe,
+    of_type,
+    parse,
+    render,
+)
+from ._peers import expand
+
+STATE_FOLDER = "/var/lib/podnet-overlay"
+STATE_VERSION = 1
+LOCK_FILE = "/run/podnet-overlay.lock"
+LOCK_TIMEOUT = 120.0
+
+
+class Failed(Exception):
+    """A run failed; the message says what, where, why, and what became of what had been done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did, or in check mode would do. ``before`` and ``after`` hold a line for each object that changes."""
+
+    operations: Tuple[Operation, ...]
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.operations)
+
+    @property
+    def before(self) -> str:
+        return _lines(operation.before for operation in self.operations)
+
+    @property
+    def after(self) -> str:
+        return _lines(operation.after for operation in self.operations)
+
+
+def _lines(objects: Iterator[Optional[Object]]) -> str:
+    return "".join(sorted(describe(item) + "\n" for item in objects if item is not None))
+
+
+# ------------------------------------------------------------------------------------------------ saved state
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is kept of a document on the host: the document as it was given, and what was there before."""
+
+    name: str
+    document: Mapping[str, Any]
+    before: Tuple[Sysctl, ...] = ()
+
+    def desired(self) -> State:
+        return desired_state(self.document, self.name)
+
+    def as_json(self) -> str:
+        before = [
+            {"namespace": item.namespace, "name": item.name, "value": item.value, "restores": [list(pair) for pair in item.restores]}
+            for item in self.before]
+        return json.dumps({"version": STATE_VERSION, "name": self.name, "document": self.document, "before": before}, sort_keys=True) + "\n"
+
+
+def load(name: str) -> Optional[Saved]:
+    """The saved state of one document.
+
+    Raises:
+        Mistakes: it cannot be read, or another release wrote it.
+    """
+    path = _state_path(name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Mistakes(["the saved state %s cannot be read (%s): restore it, or remove it to start from the kernel's state" % (path, error)]) from None
+    if raw.get("version") != STATE_VERSION:
+        raise Mistakes(["the saved state %s has version %r, and this release knows %d" % (path, raw.get("version"), STATE_VERSION)])
+    before = tuple(
+        Sysctl(item["namespace"], item["name"], item["value"], tuple((name, value) for name, value in item["restores"]))
+        for item in raw["before"])
+    return Saved(name, raw["document"], before)
+
+
+def _state_path(name: str) -> str:
+    return os.path.join(STATE_FOLDER, name + ".json")
+
+
+def _save(saved: Optional[Saved], name: str) -> None:
+    path = _state_path(name)
+    if saved is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.rmdir(STATE_FOLDER)
+    else:
+        write_atomically(path, saved.as_json(), 0o600)
+
+
+def saved_names() -> List[str]:
+    """The documents of this host."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(name[:-5] for name in os.listdir(STATE_FOLDER) if name.endswith(".json") and not name.startswith("."))
+    return []
+
+
+@contextlib.contextmanager
+def locked(timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """The one lock of all fronts. *timeout* in seconds."""
+    with open(LOCK_FILE, "w", encoding="utf-8") as file:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Failed("another run holds %s for more than %d s: wait for it, or see who with fuser" % (LOCK_FILE, timeout)) from None
+                time.sleep(0.1)
+        yield
+
+
+# ------------------------------------------------------------------------------------------------ documents
+
+
+def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") -> State:
+    """A document with its peers expanded.
+
+    Raises:
+        Mistakes: all that is wrong with it.
+    """
+    desired = parse(document, owner, namespace)
+    clause = document.get("peers")
+    return expand(desired, clause, clause.get("table") or {}, namespace) if clause else desired
+
+
+# ------------------------------------------------------------------------------------------------ converging
+
+
+def converge(
+    desired: State,
+    *,
+    owner: str = "",
+    document: Optional[Mapping[str, Any]] = None,
+    absent: Sequence[Object] = (),
+    purge: bool = True,
+    adopt: bool = False,
+    check: bool = False,
+) -> Result:
+    """Bring the host to *desired*.
+
+    Args:
+        desired: what should be there.
+        owner: the document's name; '' for a single thing that nothing owns.
+        document: what to save as that document; None when it is torn down.
+        absent: objects to delete by name, whoever made them (for single things).
+        purge: delete what *owner* owns and *desired* does not have.
+        adopt: take over foreign objects that are in the way.
+        check: only say what would be done.
+
+    Raises:
+        Mistakes: something foreign is in the way; nothing was changed.
+        Failed: the kernel refused; what had been done was undone.
+        MissingLibrary: pyroute2 is not installed.
+    """
+    with Kernel() as kernel, contextlib.nullcontext() if check else locked():
+        saved = load(owner) if owner else None
+        observed = _observe(kernel, desired, owner, saved, absent)
+        owned = _ownership(owner, saved, observed)
+        mistakes = conflicts(desired, observed, owner, owned, adopt)
+        mistakes += _missing_sysctls(kernel, desired, observed)
+        if mistakes:
+            raise Mistakes(mistakes)
+        unwanted = {item.key for item in absent}
+        restored = {item.key: item for item in (saved.before if saved else ())}
+        operations = difference(
+            desired, observed, lambda item: item.key in unwanted or purge and bool(owner) and owned(item), restored)
+        if not check:
+            _carry_out(kernel, operations, owner, saved, document, observed)
+        return Result(tuple(operations))
+
+
+def _carry_out(
+    kernel: Kernel, operations: List[Operation], owner: str, saved: Optional[Saved], document: Optional[Mapping[str, Any]], observed: State
+) -> None:
+    """Save what undoing needs, change the kernel, and take it back if that fails."""
+    new = None
+    if owner:
+        new = Saved(owner, document if document is not None else {}, _before(operations, saved))
+        if new != saved and (operations or document is not None):
+            _save(new, owner)
+    try:
+        kernel.perform(operations)
+    except KernelError as error:
+        left = _undo(kernel, error.done)
+        if owner:
+            _save(saved, owner)
+        raise Failed(_failure_text(error, left)) from error
+    if owner and document is None:
+        _save(None, owner)
+
+
+def _undo(kernel: Kernel, done: Sequence[Operation]) -> List[str]:
+    """Take operations back, the last first; what could not be taken back."""
+    left = []
+    for operation in reversed(done):
+        try:
+            kernel.perform([operation.inverse])
+        except KernelError as error:
+            left.append(str(error))
+    return left
+
+
+def _failure_text(error: KernelError, left: List[str]) -> str:
+    if not error.done:
+        return "%s. Nothing was changed." % error
+    if not left:
+        return "%s. The %d changes made before it were undone." % (error, len(error.done))
+    return "%s. Of the %d changes made before it, these could not be undone: %s. Run again to put the rest right." % (
+        error, len(error.done), "; ".join(left))
+
+
+def _before(operations: Sequence[Operation], saved: Optional[Saved]) -> Tuple[Sysctl, ...]:
+    """Each sysctl's value from before its first change; those that are restored are forgotten."""
+    kept = {item.key: item for item in (saved.before if saved else ())}
+    for operation in operations:
+        before = operation.before
+        if isinstance(before, Sysctl) and operation.after is not None and before.key not in kept:
+            kept[before.key] = before
+    return tuple(kept.values())
+
+
+# ------------------------------------------------------------------------------------------------ observing
+
+
+def _observe(kernel: Kernel, desired: State, owner: str, saved: Optional[Saved], absent: Sequence[Object]) -> State:
+    namespaces = {"", *_places(desired.values()), *_places(absent)}
+    if owner:
+        namespaces |= {name for name, holder in kernel.namespace_owners().items() if holder == owner}
+        namespaces |= _places(saved.desired().values()) if saved and saved.document else set()
+    entries = any(isinstance(item, (Neighbour, ForwardingEntry)) for item in (*desired.values(), *absent))
+    firewall = bool(owner) or any(of_type(desired, Firewall))
+    tables = {item.table for item in of_type(desired, Route)}
+    observed = kernel.observe(sorted(namespaces), entries, firewall, tables)
+    sysctls = {item.key: item for item in (*of_type(desired, Sysctl), *(saved.before if saved else ()))}
+    for wanted in sysctls.values():
+        if wanted.namespace and ("namespace", wanted.namespace) not in observed:
+            continue
+        present = kernel.sysctl(wanted.namespace, wanted.name)
+        if present is not None:
+            if present.name == "net.ipv4.ip_forward" and present != desired.get(present.key, present):
+                present = replace(present, restores=kernel.before_forwarding(present.namespace))
+            observed[present.key] = present
+    return observed
+
+
+def _places(objects: Any) -> Set[str]:
+    names = {getattr(item, "namespace", "") for item in objects} | {item.name for item in objects if isinstance(item, Namespace)}
+    return names - {""}
+
+
+def _missing_sysctls(kernel: Kernel, desired: State, observed: State) -> List[str]:
+    """Sysctls that this kernel has not, where neither the namespace nor the link that carries them is about to be made."""
+    return [
+        "sysctl %s is not there%s: a misspelt name, or a missing link or kernel module" % (
+            item.name, " in namespace %s" % item.namespace if item.namespace else "")
+        for item in of_type(desired, Sysctl)
+        if item.key not in observed and not (item.namespace and ("namespace", item.namespace) not in observed)]
+
+
+def _ownership(owner: str, saved: Optional[Saved], observed: State) -> Callable[[Object], bool]:
+    """Whether an observed object is the document's: by its mark in the kernel, and by no other document's claim."""
+    links = {item.key for item in of_type(observed, Link) if owner and item.owner == owner}
+    namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
+    before = {item.key for item in (saved.before if saved else ())}
+    named = _routes_of(saved) if saved else set()
+    claimed: Set[Key] = set()
+    for name in saved_names():
+        other = load(name) if owner and name != owner else None
+        claimed |= _routes_of(other) if other else set()
+
+    def owned(item: Object) -> bool:
+        if isinstance(item, Route):
+            return bool(owner) and item.key not in claimed and (item.protocol == OVERLAY_PROTOCOL or item.key in named)
+        if isinstance(item, (Address, Neighbour, ForwardingEntry)):
+            return ("link", item.namespace, item.dev) in links
+        if isinstance(item, NamespaceFile):
+            return item.namespace in namespaces
+        if isinstance(item, Sysctl):
+            return item.key in before
+        return bool(owner) and item.owner == owner
+
+    return owned
+
+
+def _routes_of(saved: Saved) -> Set[Key]:
+    return {item.key for item in of_type(saved.desired(), Route)} if saved.document else set()
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def inventory(owner: str) -> Dict[str, Any]:
+    """What *owner* owns, as a document, with the links that it only refers to marked external."""
+    with Kernel() as kernel:
+        saved = load(owner)
+        observed = _observe(kernel, {}, owner, saved, ())
+        if any(link.kind == "vxlan" and link.owner == owner for link in of_type(observed, Link)):
+            observed = {**observed, **kernel.observe(sorted({"", *_places(observed.values())}), entries=True)}
+        owned = _ownership(owner, saved, observed)
+        mine: State = {key: item for key, item in observed.items() if owned(item) and not isinstance(item, Sysctl)}
+        for wanted in of_type(saved.desired() if saved and saved.document else {}, Sysctl):
+            present = kernel.sysctl(wanted.namespace, wanted.name)
+            mine.update({present.key: present} if present else {})
+        for key in _references(mine) - set(mine):
+            if key in observed:
+                mine[key] = Link(key[1], key[2], external=True)
+        return render(mine, owner)
+
+
+def _references(state: State) -> Set[Key]:
+    """The links that objects name."""
+    found: Set[Key] = set()
+    for item in state.values():
+        where = getattr(item, "namespace", "")
+        names = [getattr(item, "dev", ""), getattr(item, "master", "")]
+        if isinstance(item, Link) and isinstance(item.options, (Ipip, Vxlan)):
+            names.append(item.options.link)
+        found |= {("link", where, name) for name in names if name}
+    return found

@@ -1,0 +1,1000 @@
+# -*- coding: utf-8 -*-
+# Copyright: podnet.overlay contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+"""The one file that talks to the kernel: rtnetlink by pyroute2's message types, /proc/sys, /run/netns and nft.
+
+It knows how a thing is read and written, not what is desired or why. Messages are sent in batches over plain netlink
+sockets, one in each namespace, because pyroute2's own socket asks for one answer per request (1,400 routes/s against
+50,000) and does so differently in 0.7 and 0.9. Routes, the one hot message, are encoded and parsed here by hand;
+a property test holds that codec against pyroute2's.
+
+Sources: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_link.h, ip-netns(8), libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import importlib.util
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import types
+from dataclasses import asdict, dataclass
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from ._difference import Operation
+from ._model import (
+    ALIAS_PREFIX,
+    ROUTE_TYPES,
+    SCOPES,
+    Address,
+    Bridge,
+    Firewall,
+    ForwardingEntry,
+    Ipip,
+    Link,
+    Namespace,
+    NamespaceFile,
+    Neighbour,
+    Object,
+    Port,
+    Route,
+    State,
+    Sysctl,
+    Veth,
+    Vxlan,
+    state_of,
+)
+
+NETNS_FOLDER = "/run/netns"
+NETNS_FILES = "/etc/netns"
+FIREWALL_TABLE = "podnet_overlay"
+
+
+class MissingLibrary(RuntimeError):
+    """pyroute2 is not there for this interpreter."""
+
+
+def _message_types() -> Tuple[Any, Any, Any]:
+    """pyroute2's types of link, address and neighbour messages (0.7.2 and newer).
+
+    Importing ``pyroute2`` runs its ``__init__``, which imports all of its 370 modules: 3 to 6 s on a slow host. The
+    message types alone need 20 of them, so the package is entered by its folder while they are imported.
+    """
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingLibrary("pyroute2 is not installed for %s" % sys.executable)
+    loaded = sys.modules.get("pyroute2")
+    if loaded is None:
+        package = types.ModuleType("pyroute2")
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules["pyroute2"] = package
+    try:
+        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+        from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    except ImportError as error:
+        raise MissingLibrary("pyroute2 of %s cannot be used: %s" % (sys.executable, error)) from error
+    finally:
+        if loaded is None:
+            del sys.modules["pyroute2"]
+    return ifinfmsg, ifaddrmsg, ndmsg
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The kernel's answer to a request that failed: ``code`` is an errno, ``text`` its extended acknowledgement."""
+
+    code: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        reason = os.strerror(self.code) if self.code else ""
+        return ": ".join(part for part in (reason, self.text) if part)
+
+
+class KernelError(Exception):
+    """An operation failed. ``done`` are those of the same run that had been carried out before, in order."""
+
+    def __init__(self, operation: Optional[Operation], failure: Failure, done: Sequence[Operation] = ()) -> None:
+        self.operation, self.failure, self.done = operation, failure, list(done)
+        what = "cannot %s: " % operation if operation else ""
+        cause = _likely_cause(operation, failure.code)
+        super().__init__("%s%s%s" % (what, failure, ". " + cause if cause else ""))
+
+
+def _likely_cause(operation: Optional[Operation], code: int) -> str:
+    item = operation.item if operation else None
+    if code in (errno.EPERM, errno.EACCES):
+        return "This needs root (CAP_NET_ADMIN): run with become: true"
+    if isinstance(item, Link):
+        if code == errno.EOPNOTSUPP:
+            return "This kernel has no %s device: load the module %s, or choose another backend" % (item.kind, item.kind)
+        if code == errno.EEXIST and item.kind in ("ipip", "vxlan"):
+            return "Another %s device has the same endpoints: ip -d link show type %s" % (item.kind, item.kind)
+        if code == errno.EINVAL and item.mtu:
+            return "MTU %d or another option is out of this device's range" % item.mtu
+    if isinstance(item, Route) and code == errno.ENETUNREACH:
+        return "The gateway %s is on no network of the host: onlink and dev say where it is" % item.via
+    if isinstance(item, Route) and code in (errno.ENETDOWN, errno.EINVAL):
+        return "The device is down, or the source address is not the host's"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------ netlink transport
+
+_HEADER = struct.Struct("=IHHII")
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
+_REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
+_DUMP_INTERRUPTED, _ACK_CAPPED, _ACK_HAS_TLVS = 0x10, 0x100, 0x200
+_ERROR, _DONE = 2, 3
+_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 17, 18, 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 24, 25, 26, 28, 29, 30
+_IFF_UP = 0x1
+_SKIP_STATISTICS = 8
+_BATCH = 1000
+_CLONE_NEWNET = 0x40000000
+
+
+class _Socket:
+    """A route netlink socket of one namespace."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        for option in (_CAP_ACK, _EXT_ACK, _STRICT):
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE: a thousand refusals fit
+        self._socket.bind((0, 0))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def dump(self, kind: int, body: bytes) -> List[bytes]:
+        """The datagrams that answer a dump request, each with one or more messages. Repeated while a change interrupts it."""
+        while True:
+            parts, interrupted = self._dump_once(kind, body)
+            if not interrupted:
+                return parts
+
+    def _dump_once(self, kind: int, body: bytes) -> Tuple[List[bytes], bool]:
+        self._socket.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
+        parts: List[bytes] = []
+        interrupted = False
+        while True:
+            part = self._socket.recv(1 << 17)
+            for offset, size, message, flags in _messages(part):
+                interrupted = interrupted or bool(flags & _DUMP_INTERRUPTED)
+                if message == _DONE:
+                    return parts, interrupted
+                if message == _ERROR:
+                    raise KernelError(None, _failure(part, offset, size, flags))
+                break  # the first message's flags speak for the datagram
+            parts.append(part)
+            if _ends(part):
+                return parts, interrupted
+
+    def send(self, messages: Sequence[bytes]) -> Dict[int, Failure]:
+        """Send requests in order; the failures by position. Only the last is acknowledged: refusals always are."""
+        failures: Dict[int, Failure] = {}
+        for start in range(0, len(messages), _BATCH):
+            batch = messages[start:start + _BATCH]
+            last = len(batch) - 1
+            request = b"".join(
+                _HEADER.pack(len(data), kind, flags | (_ACK if index == last else 0), index, 0) + data[16:]
+                for index, data in enumerate(batch)
+                for _length, kind, flags, _sequence, _port in (_HEADER.unpack_from(data),))
+            self._socket.send(request)
+            answered = False
+            while not answered:
+                part = self._socket.recv(1 << 17)
+                for offset, size, message, flags in _messages(part):
+                    if message == _ERROR:
+                        index = int(_HEADER.unpack_from(part, offset)[3])
+                        failure = _failure(part, offset, size, flags)
+                        if failure.code:
+                            failures[start + index] = failure
+                        answered = answered or index == last
+        return failures
+
+
+def _messages(part: bytes) -> Iterator[Tuple[int, int, int, int]]:
+    """(offset, length, type, flags) of each message of a datagram."""
+    offset, end = 0, len(part)
+    while offset + 16 <= end:
+        size, kind, flags, _sequence, _port = _HEADER.unpack_from(part, offset)
+        yield offset, size, kind, flags
+        offset += (size + 3) & ~3
+
+
+def _ends(part: bytes) -> bool:
+    """Whether a dump's datagram holds the final message, which a short dump carries along."""
+    return len(part) >= 20 and struct.unpack_from("=H", part, len(part) - 16)[0] == _DONE and struct.unpack_from("=I", part, len(part) - 20)[0] == 20
+
+
+def _failure(part: bytes, offset: int, size: int, flags: int) -> Failure:
+    code = -struct.unpack_from("=i", part, offset + 16)[0]
+    text = ""
+    if flags & _ACK_HAS_TLVS:
+        inner = struct.unpack_from("=I", part, offset + 20)[0]
+        start = offset + 20 + (16 if flags & _ACK_CAPPED else (inner + 3) & ~3)
+        text = _attributes(part, start, offset + size).get(1, b"").split(b"\0")[0].decode("utf-8", "replace")
+    return Failure(code, text)
+
+
+def _attributes(part: bytes, offset: int, end: int) -> Dict[int, bytes]:
+    found = {}
+    while offset + 4 <= end:
+        length, kind = struct.unpack_from("=HH", part, offset)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = part[offset + 4:offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the route codec
+
+_ROUTE = struct.Struct("=IHHIIBBBBBBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_WORD = struct.Struct("=HHI")
+_WORD_AT = struct.Struct("=I").unpack_from
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
+_RTAX_MTU, _ONLINK = 2, 4
+_SCOPE_LINK = 253
+_TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
+
+
+def encode_route(route: Route, oif: int, kind: int = _NEWROUTE, flags: int = _REQUEST | _CREATE) -> bytes:
+    """An RTM_NEWROUTE or RTM_DELROUTE request (rtnetlink(7)); *oif* is the device's index, or 0."""
+    network, _slash, length = route.dst.partition("/")
+    bits = int(length)
+    table = route.table
+    body = _WORD.pack(8, _RTA_TABLE, table)
+    if bits:
+        body += _ATTRIBUTE.pack(8, _RTA_DST) + socket.inet_aton(network)
+    if route.via:
+        body += _ATTRIBUTE.pack(8, _RTA_GATEWAY) + socket.inet_aton(route.via)
+    if oif:
+        body += _WORD.pack(8, _RTA_OIF, oif)
+    if route.metric:
+        body += _WORD.pack(8, _RTA_PRIORITY, route.metric)
+    if route.src:
+        body += _ATTRIBUTE.pack(8, _RTA_PREFSRC) + socket.inet_aton(route.src)
+    if route.mtu:
+        body += _ATTRIBUTE.pack(12, _RTA_METRICS) + _WORD.pack(8, _RTAX_MTU, route.mtu)
+    scope = 0 if route.via or route.type != "unicast" else _SCOPE_LINK
+    return _ROUTE.pack(
+        28 + len(body), kind, flags, 0, 0,
+        socket.AF_INET, bits, 0, 0, table if table < 256 else 0, route.protocol, scope, ROUTE_TYPES[route.type],
+        _ONLINK if route.onlink else 0) + body
+
+
+def decode_routes(part: bytes, namespace: str, names: Mapping[int, str], tables: Collection[int] = ()) -> Iterator[Route]:
+    """The IPv4 routes of a dump's datagram; *names* gives devices by index. The table local, and tos routes, are left out."""
+    ntoa = socket.inet_ntoa
+    header, attribute, word = _ROUTE.unpack_from, _ATTRIBUTE.unpack_from, _WORD_AT
+    offset, end = 0, len(part)
+    while offset + 28 <= end:
+        size, kind, _f, _s, _p, family, bits, _src, tos, table, protocol, _scope, rtype, flags = header(part, offset)
+        stop, at = offset + size, offset + 28
+        offset = (stop + 3) & ~3
+        if kind != _NEWROUTE or family != 2 or tos or table == 255 and 255 not in tables:
+            continue
+        dst, via, dev, src, metric, mtu, known = "0.0.0.0", "", "", "", 0, 0, True
+        while at < stop:
+            length, what = attribute(part, at)
+            value = at + 4
+            if what == _RTA_TABLE:
+                table = word(part, value)[0]
+            elif what == _RTA_DST:
+                dst = ntoa(part[value:value + 4])
+            elif what == _RTA_GATEWAY:
+                via = ntoa(part[value:value + 4])
+            elif what == _RTA_OIF:
+                dev = names.get(word(part, value)[0], "?")
+            elif what == _RTA_PRIORITY:
+                metric = word(part, value)[0]
+            elif what == _RTA_PREFSRC:
+                src = ntoa(part[value:value + 4])
+            elif what == _RTA_METRICS:
+                mtu = _metrics_mtu(part, value, at + length)
+            at += (length + 3) & ~3
+        yield Route(
+            namespace, "%s/%d" % (dst, bits), via, dev, flags & _ONLINK != 0, table, metric, src, mtu, protocol, _TYPE_NAMES.get(rtype, str(rtype)))
+
+
+def _metrics_mtu(part: bytes, offset: int, end: int) -> int:
+    raw = _attributes(part, offset, end).get(_RTAX_MTU)
+    return int(struct.unpack("=I", raw)[0]) if raw else 0
+
+
+# ------------------------------------------------------------------------------------------------ the kernel
+
+_BRIDGE_TIMES = ("ageing_time", "forward_delay", "hello_time", "max_age")  # in hundredths of a second in the kernel
+_BRIDGE = {
+    "stp": "IFLA_BR_STP_STATE", "ageing_time": "IFLA_BR_AGEING_TIME", "forward_delay": "IFLA_BR_FORWARD_DELAY",
+    "hello_time": "IFLA_BR_HELLO_TIME", "max_age": "IFLA_BR_MAX_AGE", "priority": "IFLA_BR_PRIORITY",
+    "vlan_filtering": "IFLA_BR_VLAN_FILTERING",
+}
+_IPIP = {
+    "local": "IFLA_IPIP_LOCAL", "remote": "IFLA_IPIP_REMOTE", "ttl": "IFLA_IPIP_TTL", "tos": "IFLA_IPIP_TOS",
+    "pmtudisc": "IFLA_IPIP_PMTUDISC", "link": "IFLA_IPIP_LINK",
+}
+_VXLAN = {
+    "id": "IFLA_VXLAN_ID", "local": "IFLA_VXLAN_LOCAL", "link": "IFLA_VXLAN_LINK", "port": "IFLA_VXLAN_PORT",
+    "learning": "IFLA_VXLAN_LEARNING",
+}
+_PORT = {
+    "hairpin": "IFLA_BRPORT_MODE", "isolated": "IFLA_BRPORT_ISOLATED", "learning": "IFLA_BRPORT_LEARNING",
+    "priority": "IFLA_BRPORT_PRIORITY", "cost": "IFLA_BRPORT_COST",
+}
+_OPTION_NAMES = {Bridge: _BRIDGE, Ipip: _IPIP, Vxlan: _VXLAN}
+_ISOLATED_TYPE = 33  # linux/if_link.h: IFLA_BRPORT_ISOLATED
+
+
+class Kernel:
+    """The host's kernel, seen and changed through one netlink socket for each namespace. A context manager.
+
+    Raises:
+        MissingLibrary: on creation, where pyroute2 is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._ifinfmsg, self._ifaddrmsg, self._ndmsg = _message_types()
+        _teach_isolated(self._ifinfmsg)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fds = {"": os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
+        self._sockets: Dict[str, _Socket] = {}
+        self._index: Dict[Tuple[str, str], int] = {}
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_exception: Any) -> None:
+        for netlink in self._sockets.values():
+            netlink.close()
+        for descriptor in self._fds.values():
+            os.close(descriptor)
+
+    # -------------------------------------------------------------------------------------------- namespaces
+
+    def named_namespaces(self) -> List[str]:
+        """The namespaces under /run/netns. A file there that is no namespace (a torn creation) does not count."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(NETNS_FOLDER) if _is_namespace(os.path.join(NETNS_FOLDER, name)))
+        return []
+
+    @contextlib.contextmanager
+    def _inside(self, namespace: str) -> Iterator[None]:
+        if not namespace:
+            yield
+            return
+        self._call("setns", self._descriptor(namespace), _CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            self._call("setns", self._fds[""], _CLONE_NEWNET)
+
+    def _descriptor(self, namespace: str) -> int:
+        if namespace not in self._fds:
+            self._fds[namespace] = os.open(os.path.join(NETNS_FOLDER, namespace), os.O_RDONLY | os.O_CLOEXEC)
+        return self._fds[namespace]
+
+    def _forget_namespace(self, namespace: str) -> None:
+        """Close what keeps it alive."""
+        if namespace in self._sockets:
+            self._sockets.pop(namespace).close()
+        if namespace in self._fds:
+            os.close(self._fds.pop(namespace))
+        self._index = {key: index for key, index in self._index.items() if key[0] != namespace}
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if getattr(self._libc, name)(*arguments) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, "%s: %s" % (name, os.strerror(code)))
+
+    def _socket(self, namespace: str) -> _Socket:
+        if namespace not in self._sockets:
+            with self._inside(namespace):
+                self._sockets[namespace] = _Socket()
+        return self._sockets[namespace]
+
+    def _owner_of_namespace(self, namespace: str) -> str:
+        """From the alias of its ``lo``."""
+        for link in self._decoded(namespace, _GETLINK, self._ifinfmsg):
+            if link["index"] == 1:
+                return _owner(link.get_attr("IFLA_IFALIAS"))
+        return ""
+
+    # -------------------------------------------------------------------------------------------- observing
+
+    def observe(self, namespaces: Iterable[str], entries: bool = False, firewall: bool = False, tables: Collection[int] = ()) -> State:
+        """What is in *namespaces*: links, addresses, routes; with *entries* also neighbours and forwarding entries.
+
+        A namespace that is not there is simply absent from the answer.
+        """
+        found: List[Object] = []
+        present = {"", *self.named_namespaces()}
+        wanted = [name for name in namespaces if name in present]
+        raw = {name: list(self._decoded(name, _GETLINK, self._ifinfmsg)) for name in wanted}
+        names = {name: {link["index"]: link.get_attr("IFLA_IFNAME") for link in links} for name, links in raw.items()}
+        for name in wanted:
+            self._index.update(((name, link), index) for index, link in names[name].items())
+            if name:
+                alias = next((link.get_attr("IFLA_IFALIAS") for link in raw[name] if link["index"] == 1), None)
+                found.append(Namespace(name, _owner(alias)))
+                found += _files(name)
+            found += self._links(name, raw, names)
+            found += self._addresses(name, names[name])
+            for part in self._socket(name).dump(_GETROUTE, struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 0, 0, 0, 0, 0)):
+                found += decode_routes(part, name, names[name], tables)
+            if entries or any(isinstance(item, Link) and item.kind == "vxlan" and item.owner for item in found):
+                found += self._neighbours(name, names[name])
+                found += self._forwarding(name, names[name])
+        if firewall:
+            found += read_firewall()
+        return state_of(found)
+
+    def namespace_owners(self) -> Dict[str, str]:
+        """Each named namespace with the document that owns it, '' for a foreign one."""
+        return {name: self._owner_of_namespace(name) for name in self.named_namespaces()}
+
+    def _decoded(self, namespace: str, kind: int, message: Any, family: int = 0) -> Iterator[Any]:
+        query = message()
+        query["family"] = family
+        if kind == _GETLINK:
+            query["attrs"] = [("IFLA_EXT_MASK", _SKIP_STATISTICS)]
+        query.encode()
+        for part in self._socket(namespace).dump(kind, bytes(query.data)[16:]):
+            for offset, size, answer, _flags in _messages(part):
+                if answer == kind - 2:
+                    decoded = message(part[offset:offset + size])
+                    decoded.decode()
+                    yield decoded
+
+    def _links(self, namespace: str, raw: Mapping[str, List[Any]], names: Mapping[str, Mapping[int, str]]) -> Iterator[Link]:
+        for link in raw[namespace]:
+            info = link.get_attr("IFLA_LINKINFO")
+            kind = info.get_attr("IFLA_INFO_KIND") or "" if info else ""
+            options = self._options(kind, link, info, namespace, raw, names)
+            owner = _owner(link.get_attr("IFLA_IFALIAS")) if link["index"] != 1 else ""
+            if isinstance(options, Veth) and not owner and options.peer:
+                # A kill between a pair's creation and its second alias leaves an end without: the pair is one thing.
+                peer = next(other for other in raw[options.peer_namespace or ""] if other.get_attr("IFLA_IFNAME") == options.peer)
+                owner = _owner(peer.get_attr("IFLA_IFALIAS"))
+            yield Link(
+                namespace, link.get_attr("IFLA_IFNAME"), kind, bool(link["flags"] & _IFF_UP), link.get_attr("IFLA_MTU"),
+                (link.get_attr("IFLA_ADDRESS") or "") if kind not in ("ipip",) else None,
+                names[namespace].get(link.get_attr("IFLA_MASTER") or 0, ""), options, self._port(info), owner)
+
+    def _options(
+        self, kind: str, link: Any, info: Any, namespace: str, raw: Mapping[str, List[Any]], names: Mapping[str, Mapping[int, str]]
+    ) -> Any:
+        data = info.get_attr("IFLA_INFO_DATA") if info else None
+        if kind == "veth":
+            return self._veth(link, namespace, raw)
+        part = {"bridge": Bridge, "ipip": Ipip, "vxlan": Vxlan}.get(kind)
+        if part is None or data is None:
+            return None
+        values = {name: data.get_attr(attribute) for name, attribute in _OPTION_NAMES[part].items()}
+        if part is Bridge:
+            values.update({name: (values[name] or 0) // 100 for name in _BRIDGE_TIMES})
+            values.update({name: bool(values[name]) for name in ("stp", "vlan_filtering")})
+        elif part is Ipip:
+            values.update(
+                {"local": values["local"] or "0.0.0.0", "remote": values["remote"] or "0.0.0.0", "ttl": values["ttl"] or 0,
+                 "tos": values["tos"] or 0, "pmtudisc": bool(values["pmtudisc"]), "link": names[namespace].get(values["link"] or 0, "")})
+        else:
+            values.update({"link": names[namespace].get(values["link"] or 0, ""), "learning": bool(values["learning"])})
+        return part(**values)
+
+    @staticmethod
+    def _veth(link: Any, namespace: str, raw: Mapping[str, List[Any]]) -> Veth:
+        """The peer, where it is in an observed namespace: the two ends name each other's index."""
+        index, peer_index = link["index"], link.get_attr("IFLA_LINK")
+        here = link.get_attr("IFLA_LINK_NETNSID") is None
+        for other_namespace, others in raw.items():
+            if here != (other_namespace == namespace):
+                continue
+            for other in others:
+                if other["index"] == peer_index and other.get_attr("IFLA_LINK") == index:
+                    return Veth(other.get_attr("IFLA_IFNAME"), other_namespace)
+        return Veth("", "")
+
+    @staticmethod
+    def _port(info: Any) -> Optional[Port]:
+        if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
+            return None
+        data = info.get_attr("IFLA_INFO_SLAVE_DATA")
+        values = {name: data.get_attr(attribute) for name, attribute in _PORT.items()}
+        values.update({name: bool(values[name]) for name in ("hairpin", "isolated", "learning")})
+        return Port(**values)
+
+    def _addresses(self, namespace: str, names: Mapping[int, str]) -> Iterator[Address]:
+        scopes = {number: name for name, number in SCOPES.items()}
+        for message in self._decoded(namespace, _GETADDR, self._ifaddrmsg, socket.AF_INET):
+            far, local = message.get_attr("IFA_ADDRESS"), message.get_attr("IFA_LOCAL")
+            scope = scopes.get(message["scope"], "global")
+            length = message["prefixlen"]
+            dev = names.get(message["index"], "?")
+            if local and local != far:
+                yield Address(namespace, dev, local, "%s/%d" % (far, length), scope)
+            else:
+                yield Address(namespace, dev, "%s/%d" % (far, length), "", scope)
+
+    def _neighbours(self, namespace: str, names: Mapping[int, str]) -> Iterator[Neighbour]:
+        for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_INET):
+            if message["state"] & 0x80:  # NUD_PERMANENT
+                yield Neighbour(namespace, names.get(message["ifindex"], "?"), message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR"))
+
+    def _forwarding(self, namespace: str, names: Mapping[int, str]) -> Iterator[ForwardingEntry]:
+        for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_BRIDGE):
+            if message.get_attr("NDA_DST") and message["state"] & 0x80:
+                yield ForwardingEntry(
+                    namespace, names.get(message["ifindex"], "?"), message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST"))
+
+    def sysctl(self, namespace: str, name: str) -> Optional[Sysctl]:
+        """A sysctl as it is, or None where the kernel (or the interface) has none of that name."""
+        try:
+            with self._inside(namespace), open(_sysctl_path(name), encoding="utf-8") as file:
+                return Sysctl(namespace, name, " ".join(file.read().split()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def before_forwarding(self, namespace: str) -> Tuple[Tuple[str, str], ...]:
+        """What turning ip_forward also turns (``inet_forward_change``, net/ipv4/devinet.c): each interface's forwarding, and redirects."""
+        folder = "/proc/sys/net/ipv4/conf"
+        with self._inside(namespace):
+            names = ["net.ipv4.conf.%s.forwarding" % name.replace(".", "/") for name in sorted(os.listdir(folder)) if name != "all"]
+        found = [self.sysctl(namespace, name) for name in ["net.ipv4.conf.all.accept_redirects", *names]]
+        return tuple((item.name, item.value) for item in found if item)
+
+    # -------------------------------------------------------------------------------------------- changing
+
+    def perform(self, operations: Sequence[Operation]) -> None:
+        """Carry *operations* out in order.
+
+        Raises:
+            KernelError: at the first that fails, with those that were done.
+        """
+        done: List[Operation] = []
+        for group in _groups(operations):
+            failed = self._routes(group, done) if isinstance(group[0].item, Route) else self._one(group[0], done)
+            if failed:
+                raise KernelError(failed[0], failed[1], done)
+
+    def _one(self, operation: Operation, done: List[Operation]) -> Optional[Tuple[Operation, Failure]]:
+        try:
+            failures = _WRITERS[type(operation.item)](self, operation)
+        except OSError as error:
+            failures = [Failure(error.errno or errno.EIO, error.strerror or str(error))]
+        except KernelError as error:
+            failures = [error.failure]
+        if failures:
+            return operation, failures[0]
+        done.append(operation)
+        return None
+
+    def _routes(self, group: Sequence[Operation], done: List[Operation]) -> Optional[Tuple[Operation, Failure]]:
+        requests = []
+        for operation in group:
+            route = operation.item
+            assert isinstance(route, Route)
+            kind, flags = (_DELROUTE, _REQUEST) if operation.after is None else (
+                _NEWROUTE, _REQUEST | _CREATE | (_EXCL if operation.before is None else _REPLACE))
+            requests.append(encode_route(route, self._oif(route), kind, flags))
+        failures = self._socket(group[0].item.namespace).send(requests)  # type: ignore[union-attr]
+        for index in [index for index, failure in failures.items() if failure.code == errno.ESRCH and group[index].after is None]:
+            del failures[index]  # gone with its device or its source address: as wanted
+        done += [operation for index, operation in enumerate(group) if index not in failures]
+        return next(((group[index], failure) for index, failure in failures.items()), None)
+
+    def _oif(self, route: Route) -> int:
+        return self._index_of(route.namespace, route.dev) if route.dev else 0
+
+    def _index_of(self, namespace: str, name: str) -> int:
+        if (namespace, name) not in self._index:
+            with self._inside(namespace):
+                try:
+                    self._index[namespace, name] = socket.if_nametoindex(name)
+                except OSError:
+                    raise OSError(errno.ENODEV, "there is no link %s" % name) from None
+        return self._index[namespace, name]
+
+    def _request(self, namespace: str, messages: Sequence[Any]) -> List[Failure]:
+        encoded = []
+        for kind, flags, message in messages:
+            message["header"]["type"], message["header"]["flags"] = kind, _REQUEST | flags
+            message.encode()
+            encoded.append(bytes(message.data))
+        return list(self._socket(namespace).send(encoded).values())
+
+    def _write_namespace(self, operation: Operation) -> List[Failure]:
+        item = operation.item
+        assert isinstance(item, Namespace)
+        path = os.path.join(NETNS_FOLDER, item.name)
+        if operation.after is None:
+            self._forget_namespace(item.name)
+            self._call("umount2", os.fsencode(path), 2)  # MNT_DETACH
+            os.unlink(path)
+        elif operation.before is not None:
+            return self._mark_namespace(operation.after)
+        else:
+            self._create_namespace(item, path)
+        return []
+
+    def _create_namespace(self, item: Namespace, path: str) -> None:
+        """Mark it before it gets its name, so that a kill in between leaves nothing of ours unmarked."""
+        self._prepare_netns_folder()
+        if item.pid is not None:
+            self._name_namespace("/proc/%d/ns/net" % item.pid, path)
+            return
+        self._call("unshare", _CLONE_NEWNET)
+        try:
+            self._sockets[item.name] = _Socket()
+            failures = self._mark_namespace(item)
+            if failures:
+                raise KernelError(None, failures[0])
+            self._name_namespace("/proc/thread-self/ns/net", path)
+        except BaseException:
+            self._forget_namespace(item.name)
+            raise
+        finally:
+            self._call("setns", self._fds[""], _CLONE_NEWNET)
+
+    def _mark_namespace(self, item: Object) -> List[Failure]:
+        assert isinstance(item, Namespace)
+        message = self._ifinfmsg()
+        message["index"], message["flags"], message["change"] = 1, _IFF_UP, _IFF_UP
+        message["attrs"] = [("IFLA_IFALIAS", ALIAS_PREFIX + item.owner)] if item.owner else []
+        return self._request(item.name, [(_NEWLINK, 0, message)])
+
+    def _prepare_netns_folder(self) -> None:
+        """As ip-netns(8) does: a shared mount, so that names given in one mount namespace are seen in the others."""
+        os.makedirs(NETNS_FOLDER, mode=0o755, exist_ok=True)
+        folder = os.fsencode(NETNS_FOLDER)
+        shared = 0x100000 | 0x4000  # MS_SHARED | MS_REC
+        try:
+            self._call("mount", b"", folder, b"none", shared, None)
+        except OSError:
+            self._call("mount", folder, folder, b"none", 0x1000 | 0x4000, None)  # MS_BIND | MS_REC
+            self._call("mount", b"", folder, b"none", shared, None)
+
+    def _name_namespace(self, source: str, path: str) -> None:
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
+        try:
+            self._call("mount", os.fsencode(source), os.fsencode(path), b"none", 0x1000, None)  # MS_BIND
+        except OSError:
+            os.unlink(path)
+            raise
+
+    def _write_file(self, operation: Operation) -> List[Failure]:
+        item = operation.item
+        assert isinstance(item, NamespaceFile)
+        path = os.path.join(NETNS_FILES, item.namespace, item.name)
+        if operation.after is None:
+            os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(path))
+        else:
+            write_atomically(path, item.content)
+        return []
+
+    def _write_firewall(self, operation: Operation) -> List[Failure]:
+        _nft({"nftables": list(firewall_commands(operation.before, operation.after))})  # type: ignore[arg-type]
+        return []
+
+    def _write_sysctl(self, operation: Operation) -> List[Failure]:
+        item = operation.after
+        if isinstance(item, Sysctl):
+            for name, value in ((item.name, item.value), *item.restores):
+                try:
+                    with self._inside(item.namespace), open(_sysctl_path(name), "w", encoding="utf-8") as file:
+                        file.write(value)
+                except FileNotFoundError:
+                    if name == item.name:
+                        raise
+        return []
+
+    def _write_link(self, operation: Operation) -> List[Failure]:
+        before, after = operation.before, operation.after
+        item = operation.item
+        assert isinstance(item, Link)
+        if after is None:
+            self._index.pop((item.namespace, item.name), None)
+            message = self._ifinfmsg()
+            message["attrs"] = [("IFLA_IFNAME", item.name)]
+            failures = self._request(item.namespace, [(_DELLINK, 0, message)])
+            return [] if item.kind == "veth" and failures and failures[0].code == errno.ENODEV else failures
+        created = before is None and not self._made_with_its_peer(item)
+        messages = [(_NEWLINK, _CREATE | _EXCL, self._creation(item))] if created else []
+        messages += self._settings(before if isinstance(before, Link) else None, item, created)
+        failures = self._request(item.namespace, messages)
+        if created and failures:
+            with contextlib.suppress(OSError):
+                self._index_of(item.namespace, item.name)
+                self._write_link(Operation(item, None))
+        return failures
+
+    def _made_with_its_peer(self, link: Link) -> bool:
+        if link.kind != "veth":
+            return False
+        with contextlib.suppress(OSError):
+            return bool(self._index_of(link.namespace, link.name))
+        return False
+
+    def _creation(self, link: Link) -> Any:
+        info: List[Tuple[str, Any]] = [("IFLA_INFO_KIND", link.kind)]
+        if isinstance(link.options, Veth):
+            peer: Dict[str, Any] = {"attrs": [("IFLA_IFNAME", link.options.peer)]}
+            if link.options.peer_namespace != link.namespace:
+                peer["attrs"].append(("IFLA_NET_NS_FD", self._descriptor(link.options.peer_namespace or "")))
+            info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
+        elif link.options is not None:
+            info.append(("IFLA_INFO_DATA", {"attrs": self._option_attributes(link, link.options)}))
+        message = self._ifinfmsg()
+        message["attrs"] = [("IFLA_IFNAME", link.name), *self._plain_attributes(None, link), ("IFLA_LINKINFO", {"attrs": info})]
+        return message
+
+    @staticmethod
+    def _plain_attributes(before: Optional[Link], after: Link) -> List[Tuple[str, Any]]:
+        return [
+            (attribute, getattr(after, name))
+            for name, attribute in (("address", "IFLA_ADDRESS"), ("mtu", "IFLA_MTU"))
+            if getattr(after, name) not in (None, "") and (before is None or getattr(before, name) != getattr(after, name))]
+
+    def _option_attributes(self, link: Link, options: Any) -> List[Tuple[str, Any]]:
+        attributes = []
+        for name, value in asdict(options).items():
+            if value is None or value == "" or (name, value) in (("local", "0.0.0.0"), ("remote", "0.0.0.0")):
+                continue
+            if name == "link":
+                value = self._index_of(link.namespace, value)
+            elif name in _BRIDGE_TIMES:
+                value *= 100
+            attributes.append((_OPTION_NAMES[type(options)][name], int(value) if isinstance(value, bool) else value))
+        return attributes
+
+    def _settings(self, before: Optional[Link], after: Link, created: bool) -> Iterator[Tuple[int, int, Any]]:
+        """What the creating message cannot carry, or all that changes: alias, state, master, then the port's options."""
+        message = self._ifinfmsg()
+        attributes = [("IFLA_IFNAME", after.name)]
+        if not created:
+            attributes += self._plain_attributes(before, after)
+            if before is not None and before.options != after.options and not isinstance(after.options, Veth):
+                data = {"attrs": self._option_attributes(after, after.options)}
+                attributes.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", after.kind), ("IFLA_INFO_DATA", data)]}))
+        if after.owner and (before is None or before.owner != after.owner):
+            attributes.append(("IFLA_IFALIAS", ALIAS_PREFIX + after.owner))
+        if (after.master or "") != (before.master or "" if before else "") and after.master is not None:
+            attributes.append(("IFLA_MASTER", self._index_of(after.namespace, after.master) if after.master else 0))
+        if after.up is not None and (before is None or before.up != after.up):
+            message["flags"], message["change"] = (_IFF_UP if after.up else 0), _IFF_UP
+        message["attrs"] = attributes
+        yield _NEWLINK, 0, message
+        if after.port is not None and (before is None or before.port != after.port):
+            port = self._ifinfmsg()
+            values = [(_PORT[name], int(value)) for name, value in asdict(after.port).items() if value is not None]
+            slave = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": values})]}
+            port["attrs"] = [("IFLA_IFNAME", after.name), ("IFLA_LINKINFO", slave)]
+            yield _NEWLINK, 0, port
+
+    def _write_address(self, operation: Operation) -> List[Failure]:
+        item = operation.item
+        assert isinstance(item, Address)
+        far, _slash, length = (item.peer or item.address).partition("/")
+        local = item.address.partition("/")[0]
+        message = self._ifaddrmsg()
+        message["family"], message["prefixlen"], message["scope"] = socket.AF_INET, int(length), SCOPES[item.scope]
+        message["index"] = self._index_of(item.namespace, item.dev)
+        message["attrs"] = [("IFA_LOCAL", local), ("IFA_ADDRESS", far)]
+        if not item.peer and int(length) < 31:
+            message["attrs"].append(("IFA_BROADCAST", _broadcast(local, int(length))))
+        if operation.after is None:
+            failures = self._request(item.namespace, [(_DELADDR, 0, message)])
+            return [failure for failure in failures if failure.code != errno.EADDRNOTAVAIL]
+        return self._request(item.namespace, [(_NEWADDR, _CREATE | _REPLACE, message)])
+
+    def _write_neighbour(self, operation: Operation) -> List[Failure]:
+        item = operation.item
+        assert isinstance(item, Neighbour)
+        return self._entry(operation, socket.AF_INET, 0, [("NDA_DST", item.dst), ("NDA_LLADDR", item.lladdr)])
+
+    def _write_forwarding(self, operation: Operation) -> List[Failure]:
+        item = operation.item
+        assert isinstance(item, ForwardingEntry)
+        return self._entry(operation, socket.AF_BRIDGE, 0x02, [("NDA_LLADDR", item.lladdr), ("NDA_DST", item.dst)])  # NTF_SELF
+
+    def _entry(self, operation: Operation, family: int, flags: int, attributes: List[Tuple[str, Any]]) -> List[Failure]:
+        item = operation.item
+        message = self._ndmsg()
+        message["family"], message["flags"], message["state"] = family, flags, 0x80
+        message["ifindex"] = self._index_of(item.namespace, item.dev)  # type: ignore[union-attr]
+        message["attrs"] = attributes
+        if operation.after is None:
+            failures = self._request(item.namespace, [(_DELNEIGH, 0, message)])  # type: ignore[union-attr]
+            return [failure for failure in failures if failure.code != errno.ENOENT]
+        return self._request(item.namespace, [(_NEWNEIGH, _CREATE | _REPLACE, message)])  # type: ignore[union-attr]
+
+
+_WRITERS: Dict[type, Any] = {
+    Namespace: Kernel._write_namespace,
+    NamespaceFile: Kernel._write_file,
+    Firewall: Kernel._write_firewall,
+    Sysctl: Kernel._write_sysctl,
+    Link: Kernel._write_link,
+    Address: Kernel._write_address,
+    Neighbour: Kernel._write_neighbour,
+    ForwardingEntry: Kernel._write_forwarding,
+}
+
+
+def _groups(operations: Sequence[Operation]) -> Iterator[List[Operation]]:
+    """Runs of route operations of one namespace go in one batch, everything else one by one."""
+    group: List[Operation] = []
+    for operation in operations:
+        item = operation.item
+        if group and not (isinstance(item, Route) and isinstance(group[0].item, Route) and item.namespace == group[0].item.namespace):
+            yield group
+            group = []
+        group.append(operation)
+    if group:
+        yield group
+
+
+def _teach_isolated(message: Any) -> None:
+    """pyroute2 0.7.2 ends its list of port attributes before IFLA_BRPORT_ISOLATED."""
+    port = message.ifinfo.bridge_slave_data if hasattr(message.ifinfo, "bridge_slave_data") else None
+    if port is not None and all(name != "IFLA_BRPORT_ISOLATED" for name, *_rest in port.nla_map):
+        known = len(port.nla_map)
+        fill = tuple(("IFLA_BRPORT_UNNAMED_%d" % number, "hex") for number in range(known, _ISOLATED_TYPE))
+        port.nla_map = (*port.nla_map, *fill, ("IFLA_BRPORT_ISOLATED", "uint8"))
+
+
+def _owner(alias: Optional[str]) -> str:
+    return alias[len(ALIAS_PREFIX):] if alias and alias.startswith(ALIAS_PREFIX) else ""
+
+
+def _broadcast(address: str, length: int) -> str:
+    return socket.inet_ntoa(struct.pack("!I", struct.unpack("!I", socket.inet_aton(address))[0] | (1 << (32 - length)) - 1))
+
+
+def _is_namespace(path: str) -> bool:
+    """Whether the nsfs file system is mounted there."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
+
+
+def _sysctl_path(name: str) -> str:
+    return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
+
+
+def _files(namespace: str) -> Iterator[NamespaceFile]:
+    folder = os.path.join(NETNS_FILES, namespace)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in sorted(os.listdir(folder)):
+            with contextlib.suppress(OSError), open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                yield NamespaceFile(namespace, name, file.read())
+
+
+def write_atomically(path: str, content: str, mode: int = 0o644) -> None:
+    """Write a file so that a reader, or a power loss, finds the old or the new one and never a torn one."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, ".%s.%d" % (os.path.basename(path), os.getpid()))
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    with _opened(folder) as directory:
+        os.fsync(directory)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------------------------ the firewall table
+
+
+def firewall_rules(wall: Firewall) -> List[Dict[str, Any]]:
+    """The guard as nft's JSON has it with ``-n``: every packet of the tunnel's protocol from no peer is counted and dropped."""
+    ip = lambda field: {"payload": {"protocol": "ip", "field": field}}  # noqa: E731
+    match = lambda left, right, op="==": {"match": {"op": op, "left": left, "right": right}}  # noqa: E731
+    tunnelled = match(ip("protocol"), 4) if wall.backend == "ipip" else match({"payload": {"protocol": "udp", "field": "dport"}}, wall.port)
+    expressions = [match(ip("daddr"), wall.local), tunnelled, match(ip("saddr"), "@peers", "!="), {"counter": None}, {"drop": None}]
+    return [{
+        "family": "inet", "table": FIREWALL_TABLE, "chain": "guard", "expr": expressions,
+        "comment": "%s%s %s to %s only from peers" % (ALIAS_PREFIX, wall.owner, wall.backend, wall.local)}]
+
+
+def firewall_commands(before: Optional[Firewall], after: Optional[Firewall]) -> Iterator[Dict[str, Any]]:
+    """nft's JSON commands from one guard to another, one transaction: a changed peer costs one element of the set."""
+    table = {"family": "inet", "name": FIREWALL_TABLE}
+    if after is None:
+        yield {"delete": {"table": table}}
+        return
+    if before is not None and before.intact and firewall_rules(before) == firewall_rules(after):
+        for verb, elements in (("add", set(after.peers) - set(before.peers)), ("delete", set(before.peers) - set(after.peers))):
+            if elements:
+                yield {verb: {"element": {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "elem": sorted(elements)}}}
+        return
+    yield {"add": {"table": table}}
+    yield {"delete": {"table": table}}
+    yield {"add": {"table": table}}
+    peers: Dict[str, Any] = {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "type": "ipv4_addr"}
+    yield {"add": {"set": {**peers, "elem": list(after.peers)} if after.peers else peers}}
+    yield {"add": {"chain": dict(_GUARD_CHAIN)}}
+    for rule in firewall_rules(after):
+        yield {"add": {"rule": rule}}
+
+
+_GUARD_CHAIN = {
+    "family": "inet", "table": FIREWALL_TABLE, "name": "guard", "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
+
+
+def read_firewall() -> Iterator[Firewall]:
+    """Our table as it is in the kernel. A table of our name without our comment has no owner."""
+    try:
+        answer = _nft(None, "list", "table", "inet", FIREWALL_TABLE)
+    except FileNotFoundError:
+        return
+    if answer:
+        yield parse_firewall(answer["nftables"])
+
+
+def parse_firewall(listing: Sequence[Mapping[str, Any]]) -> Firewall:
+    """A listing of nft as a ``Firewall``."""
+    rules = [_without(item["rule"], "handle", "index") for item in listing if "rule" in item]
+    chains = [_without(item["chain"], "handle") for item in listing if "chain" in item]
+    elements = [item["set"].get("elem", []) for item in listing if "set" in item and item["set"]["name"] == "peers"]
+    for rule in rules:
+        rule["expr"] = [{"counter": None} if "counter" in part else part for part in rule["expr"]]
+    comment = next((rule["comment"] for rule in rules if rule.get("comment", "").startswith(ALIAS_PREFIX)), "")
+    owner = comment[len(ALIAS_PREFIX):].partition(" ")[0]
+    rights = [part["match"]["right"] for part in (rules[0]["expr"] if rules else []) if "match" in part]
+    local = next((right for right in rights if isinstance(right, str) and not right.startswith("@")), "0.0.0.0")
+    port = next((right for right in rights if isinstance(right, int) and right != 4), 0)
+    peers = tuple(sorted(peer for peer in (elements[0] if elements else []) if isinstance(peer, str)))
+    wall = Firewall(local, "vxlan" if port else "ipip", peers, port, owner)
+    whole = rules == firewall_rules(wall) and chains == [_GUARD_CHAIN] and len(elements) == 1
+    return Firewall(local, wall.backend, peers, port, owner, whole)
+
+
+def _without(item: Mapping[str, Any], *keys: str) -> Dict[str, Any]:
+    return {key: value for key, value in item.items() if key not in keys}
+
+
+def _nft(commands: Optional[Mapping[str, Any]], *arguments: str) -> Any:
+    """Run nft with JSON in and out; an empty answer where a listed table is not there."""
+    words = ["nft", "-n", "-j", *(arguments or ("-f", "-"))]
+    answer = subprocess.run(words, input=json.dumps(commands) if commands else None, capture_output=True, text=True, check=False)
+    if answer.returncode == 0:
+        return json.loads(answer.stdout) if answer.stdout.strip() else {}
+    if arguments and "No such file or directory" in answer.stderr:
+        return {}
+    text = " ".join(answer.stderr.split())
+    code = errno.EPERM if "not permitted" in text else errno.EOPNOTSUPP if "not supported" in text else errno.EINVAL
+    raise KernelError(None, Failure(code, "nft: %s" % text))
