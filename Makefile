@@ -40,6 +40,9 @@ soak: $(VENV) ## unit and kernel tests over and over for MINUTES=30, each round 
 bench: system $(VENV) ## how fast: converge against ping and hand-written tasks, routes against ip -batch
 	@PYTHONPATH=$(CURDIR) python -m tests.bench $(ARGS)
 
+format: $(VENV) ## bring Python into shape: what ruff can fix by itself
+	@ruff check --quiet --fix $(ARGS) && ruff format --quiet
+
 clean: ## remove what was built here; images of lab hosts stay
 	rm -rf .venv .cache .hypothesis
 
@@ -63,7 +66,7 @@ yamllint: $(VENV) ## YAML
 	@yamllint --strict $(ARGS) .
 
 ansible-lint: $(VENV) ## roles, playbooks and molecule, profile production
-	@ansible-lint -q $(ARGS)
+	@ansible-lint -q --nocolor $(ARGS)
 
 unit: $(VENV) ## unit and property tests
 	@pytest tests/unit $(ARGS)
@@ -117,4 +120,4 @@ SHIPPED := $(shell find galaxy.yml README.md LICENSE CHANGELOG.* *.md changelogs
 $(ARTIFACT): $(VENV) $(SHIPPED)
 	@ansible-galaxy collection build --force --output-path .cache >.cache/build.log 2>&1 || { cat .cache/build.log; exit 1; }
 
-.PHONY: help check test soak bench clean system $(QUICK) $(FULL) kernel kernel-old
+.PHONY: help check test soak bench format clean system $(QUICK) $(FULL) kernel kernel-old
