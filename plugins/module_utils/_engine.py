@@ -312,6 +312,7 @@ def _ownership(owner: str, saved: Optional[Saved], observed: State) -> Callable[
     namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
     before = {item.key for item in (saved.before if saved else ())}
     named = _routes_of(saved) if saved else set()
+    guarding = bool(saved and saved.document.get("firewall"))
     claimed: Set[Key] = set()
     for name in saved_names():
         other = load(name) if owner and name != owner else None
@@ -326,6 +327,8 @@ def _ownership(owner: str, saved: Optional[Saved], observed: State) -> Callable[
             return item.namespace in namespaces
         if isinstance(item, Sysctl):
             return item.key in before
+        if isinstance(item, Firewall) and not item.owner:
+            return guarding  # its rules, and their mark, were flushed
         return bool(owner) and item.owner == owner
 
     return owned

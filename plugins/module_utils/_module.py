@@ -1,0 +1,93 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the modules share: the library they need, and how a run of the engine becomes a module's answer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
+
+from ._engine import Failed, Result, converge, inventory
+from ._kernel import KernelError, MissingLibrary
+from ._model import Mistakes, Object, State, state_of
+
+INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/bin/python3.12", "/usr/bin/python3.11", "/usr/bin/python3.9")
+"""Where distributions put the Python that their python3-pyroute2 belongs to."""
+
+NAMESPACE: dict[str, Any] = {"type": "str", "default": ""}
+STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
+
+
+def run(module: AnsibleModule, read: Callable[[], State], absent: Callable[[], list[Object]] | None = None, **options: Any) -> NoReturn:
+    """Bring the host to the state that *read* gives and leave the module with what changed.
+
+    Args:
+        module: its check mode decides whether anything is changed.
+        read: the desired state from the module's arguments; may raise ``Mistakes``.
+        absent: instead of a desired state, the objects to delete; used where ``state`` is absent.
+        options: passed on to ``converge``.
+    """
+    gone = module.params["state"] == "absent"
+
+    def act() -> Result:
+        if gone and absent is not None:
+            return converge({}, absent=absent(), check=module.check_mode, **options)
+        return converge({} if gone else read(), check=module.check_mode, **options)
+
+    result = guarded(module, act)
+    module.exit_json(
+        changed=result.changed,
+        operations=[str(operation) for operation in result.operations],
+        diff={"before": result.before, "after": result.after},
+    )
+
+
+def guarded(module: AnsibleModule, act: Callable[[], Any]) -> Any:
+    """What *act* returns; its errors as the module's failure, with no traceback."""
+    try:
+        return act()
+    except Mistakes as error:
+        module.fail_json(msg=str(error), mistakes=error.lines)
+    except (Failed, KernelError) as error:
+        module.fail_json(msg=str(error))
+    except MissingLibrary as error:
+        _respawn_or_fail(module, error)
+    except PermissionError as error:
+        module.fail_json(msg=f"{error}. This needs root: run with become: true" if os.geteuid() else str(error))
+    return None
+
+
+def read_inventory(module: AnsibleModule, name: str) -> Any:
+    """The live state of a document."""
+    return guarded(module, lambda: inventory(name))
+
+
+def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> NoReturn:
+    """Run again under the distribution's Python where that has pyroute2 (0.8 s a task), else say what to install."""
+    others = [path for path in INTERPRETERS if path != sys.executable]
+    other = None if has_respawned() else probe_interpreters_for_module(others, "pyroute2")
+    if other:
+        respawn_module(other)
+    module.fail_json(
+        msg=(
+            f"host {platform.node()}: {error}. Install it for that interpreter (package python3-pyroute2, "
+            f"python-pyroute2 on Arch; or pip install pyroute2), run the role podnet.overlay.node, "
+            f"or set ansible_python_interpreter to a Python that has it"
+        ),
+        host=platform.node(),
+        interpreter=sys.executable,
+        package="pyroute2",
+    )
+
+
+def single(*objects: Object) -> State:
+    """Objects of a single-thing module as a desired state."""
+    return state_of(objects)

@@ -1,0 +1,51 @@
+"""Fixtures of the kernel tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kernel.hosts import CHECKOUT, Host, started
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A fresh host with nothing but ``lo``."""
+    yield from started()
+
+
+@pytest.fixture
+def underlay(host: Host) -> Host:
+    """A host with an underlay interface eth1 (198.51.100.11/24), the other end of which is in a namespace ``wire``."""
+    host.sh(
+        "ip netns add wire; ip link add eth1 type veth peer name eth1 netns wire; ip addr add 198.51.100.11/24 dev eth1;"
+        "ip link set eth1 up; ip -n wire addr add 198.51.100.12/24 dev eth1; ip -n wire link set eth1 up"
+    )
+    return host
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Kernel tests need root; without it they say so instead of failing one by one."""
+    if os.geteuid() != 0:
+        for item in items:
+            if CHECKOUT / "tests" / "kernel" in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="needs root: netlink and namespaces"))
+
+
+@pytest.fixture
+def twice(host: Host) -> Callable[..., dict[str, Any]]:
+    """Run a module in check mode, for real, and again: the prediction holds, and the second run changes nothing."""
+
+    def run(name: str, **arguments: Any) -> dict[str, Any]:
+        predicted = host.module(name, check=True, **arguments)
+        done = host.module(name, **arguments)
+        for key in ("changed", "operations", "diff"):
+            assert predicted[key] == done[key]
+        again = host.module(name, **arguments)
+        assert (again["changed"], again["operations"]) == (False, [])
+        return done
+
+    return run

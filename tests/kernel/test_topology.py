@@ -1,0 +1,245 @@
+"""topology and topology_info against the kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.kernel.hosts import CHECKOUT, Host
+
+Twice = Callable[..., dict[str, Any]]
+
+PEERS = {"10.244.0.0/24": "198.51.100.11", "10.244.1.0/24": "198.51.100.12", "10.244.2.0/24": "198.51.100.13"}
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    """The document of a node of the vxlan backend, which every test machine's kernel has."""
+    document: dict[str, Any] = {
+        "namespaces": [{"name": "web", "files": {"hosts": "127.0.0.1 localhost\n10.244.0.2 web\n"}}],
+        "links": [
+            {"name": "cni0", "kind": "bridge", "mtu": 1450, "address": "0a:58:0a:f4:00:01", "addresses": ["10.244.0.1/24"]},
+            {
+                "name": "veth-web", "kind": "veth", "mtu": 1450, "master": "cni0", "port": {"hairpin": True},
+                "peer": {"name": "eth0", "namespace": "web", "mtu": 1450, "addresses": ["10.244.0.2/24"]},
+            },
+            {
+                "name": "flannel.1", "kind": "vxlan", "mtu": 1450, "address": "0e:58:0a:f4:00:00", "addresses": ["10.244.0.0/32"],
+                "vxlan": {"id": 1, "local": "198.51.100.11", "link": "eth1", "port": 8472, "learning": False},
+            },
+        ],
+        "routes": [{"dst": "default", "via": "10.244.0.1", "dev": "eth0", "namespace": "web"}],
+        "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}],
+        "firewall": {"local": "198.51.100.11", "backend": "vxlan", "port": 8472},
+        "peers": {"backend": "vxlan", "subnet": "10.244.0.0/24", "public_ip": "198.51.100.11", "dev": "flannel.1"},
+    }
+    return {**document, **changes}
+
+
+def everything(host: Host) -> str:
+    """All that a document may touch, without counters and timers."""
+    return host.sh(
+        "ip -d link | sed 's/gc_timer *[0-9.]*//; s/forward_delay_timer *[0-9.]*//'; ip addr; ip route show table all; ip neigh show nud permanent;"
+        "bridge fdb; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//'; ip netns; ls -R /etc/netns 2>/dev/null || true;"
+        "sysctl -a 2>/dev/null | grep -E 'forward|accept_redirects' || true; ls /var/lib"
+    )
+
+
+def routes(host: Host, namespace: str = "") -> dict[str, tuple[str | None, str]]:
+    words = f"ip -j -n {namespace} route" if namespace else "ip -j route"
+    return {item["dst"]: (item.get("gateway"), item["dev"]) for item in host.json(words)}
+
+
+def test_a_document_becomes_what_the_kernel_shows(underlay: Host, twice: Twice) -> None:
+    twice("topology", document=node(), peers=PEERS)
+    links = {item["ifname"]: item for item in underlay.json("ip -j -d link")}
+    assert links["cni0"]["linkinfo"]["info_kind"] == "bridge"
+    assert (links["cni0"]["mtu"], links["cni0"]["address"]) == (1450, "0a:58:0a:f4:00:01")
+    assert links["veth-web"]["master"] == "cni0"
+    assert links["veth-web"]["linkinfo"]["info_slave_data"]["hairpin"] is True
+    assert {links[name]["ifalias"] for name in ("cni0", "veth-web", "flannel.1")} == {"podnet.overlay:overlay"}
+    assert "UP" in links["flannel.1"]["flags"]
+    found = routes(underlay)
+    assert found["10.244.1.0/24"] == ("10.244.1.0", "flannel.1")
+    assert found["10.244.2.0/24"] == ("10.244.2.0", "flannel.1")
+    assert routes(underlay, "web")["default"] == ("10.244.0.1", "eth0")
+    entries = [(item["mac"], item["dst"]) for item in underlay.json("bridge -j fdb show dev flannel.1") if "dst" in item]
+    assert sorted(entries) == [("0e:58:0a:f4:01:00", "198.51.100.12"), ("0e:58:0a:f4:02:00", "198.51.100.13")]
+    assert underlay.run("sysctl -n net.ipv4.ip_forward").stdout == "1\n"
+    assert underlay.run("ip netns exec web cat /etc/hosts").stdout.endswith("10.244.0.2 web\n")
+    underlay.run("ip netns exec web ping -c 1 -W 2 10.244.0.1")
+
+
+def test_absent_leaves_the_host_as_it_was(underlay: Host, twice: Twice) -> None:
+    before = everything(underlay)
+    underlay.module("topology", document=node(), peers=PEERS)
+    assert everything(underlay) != before
+    twice("topology", state="absent")
+    assert everything(underlay) == before
+
+
+def test_what_topology_info_returns_changes_nothing_when_fed_back(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    document = underlay.module("topology_info")["document"]
+    assert {"name": "eth1", "external": True} in document["links"]
+    answer = underlay.module("topology", document=document)
+    assert answer["operations"] == []
+
+
+def test_purge_removes_what_the_document_no_longer_names_and_nothing_foreign(underlay: Host, twice: Twice) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.sh("ip link add veth-docker type veth peer name v9; ip link set veth-docker master cni0; ip route add 10.9.0.0/24 dev cni0")
+    fewer = {subnet: address for subnet, address in PEERS.items() if subnet != "10.244.2.0/24"}
+    done = twice("topology", document=node(), peers=fewer)
+    assert sorted(operation.split()[0:2] for operation in done["operations"]) == [
+        ["change", "firewall"], ["delete", "fdb"], ["delete", "neighbour"], ["delete", "route"]]
+    assert "10.244.2.0/24" not in routes(underlay)
+    assert routes(underlay)["10.9.0.0/24"] == (None, "cni0")
+    assert underlay.json("ip -j link show veth-docker")[0]["master"] == "cni0"
+
+
+def test_two_documents_never_purge_each_other(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    second = {
+        "links": [{"name": "br-two", "kind": "bridge", "addresses": ["10.99.0.1/24"]}],
+        "routes": [{"dst": "10.98.0.0/24", "via": "10.99.0.2", "dev": "br-two"}, {"dst": "10.97.0.0/24", "via": "198.51.100.77", "dev": "eth1"}],
+    }
+    underlay.module("topology", name="two", document=second)
+    assert underlay.module("topology", document=node(), peers=PEERS)["operations"] == []
+    assert underlay.module("topology", name="two", document=second)["operations"] == []
+    underlay.module("topology", state="absent")
+    assert {"10.98.0.0/24", "10.97.0.0/24"} <= set(routes(underlay))
+    assert "10.244.1.0/24" not in routes(underlay)
+
+
+@pytest.mark.parametrize(
+    ("preparation", "named"),
+    [
+        ("ip link add cni0 type bridge", "link cni0"),
+        ("ip link add flannel.1 type dummy || ip link add flannel.1 type bridge", "link flannel.1"),
+        ("ip netns add web", "namespace web"),
+        ("ip route add 10.244.1.0/24 via 198.51.100.99 proto static", "route 10.244.1.0/24"),
+        ("nft add table inet podnet_overlay", "table inet podnet_overlay"),
+    ],
+)
+def test_something_foreign_in_the_way_is_named_and_nothing_is_changed(underlay: Host, preparation: str, named: str) -> None:
+    underlay.sh(preparation)
+    before = everything(underlay)
+    answer = underlay.module("topology", document=node(), peers=PEERS, fails=True)
+    assert len(answer["mistakes"]) == 1
+    assert named in answer["msg"]
+    assert "not ours" in answer["msg"]
+    assert everything(underlay) == before
+
+
+def test_adopt_takes_foreign_things_over_but_never_another_documents(underlay: Host) -> None:
+    underlay.sh("ip link add cni0 type bridge; ip netns add web; ip route add 10.244.1.0/24 via 198.51.100.99 proto static")
+    underlay.module("topology", document=node(), peers=PEERS, adopt=True)
+    assert routes(underlay)["10.244.1.0/24"] == ("10.244.1.0", "flannel.1")
+    answer = underlay.module("topology", name="two", document={"links": [{"name": "cni0", "kind": "bridge"}]}, adopt=True, fails=True)
+    assert "belongs to the document 'overlay'" in answer["msg"]
+
+
+def test_a_refused_change_undoes_those_before_it(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    before = everything(underlay)
+    bad = node(routes=[{"dst": "10.5.0.0/24", "via": "203.0.113.9"}])
+    bad["links"] = [*bad["links"], {"name": "br-new", "kind": "bridge", "addresses": ["10.5.1.1/24"]}]
+    answer = underlay.module("topology", document=bad, peers=PEERS, fails=True)
+    assert "10.5.0.0/24" in answer["msg"]
+    assert "Network is unreachable" in answer["msg"]
+    assert "were undone" in answer["msg"]
+    assert everything(underlay) == before
+
+
+def test_all_mistakes_of_a_document_are_told_at_once(host: Host) -> None:
+    document = {
+        "links": [
+            {"name": "an-interface-name", "kind": "bridge"}, {"name": "a/b", "kind": "bridge"}, {"name": "x", "kind": "dummyy"},
+            {"name": "y", "kind": "bridge", "mtu": 10, "colour": "red"},
+        ],
+        "routes": [{"dst": "10.0.0.1/8", "via": "fe80::1", "dev": "x"}, {"dst": "10.1.0.0/16"}],
+    }
+    answer = host.module("topology", document=document, fails=True)
+    text = answer["msg"]
+    for part in ("an-interface-name", "'a/b'", "dummyy", "mtu", "colour", "10.0.0.1/8", "fe80::1", "routes[10.1.0.0/16]: needs via"):
+        assert part in text
+    assert [item["ifname"] for item in host.json("ip -j link")] == ["lo"]
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "ip route del 10.244.1.0/24",
+        "ip route replace 10.244.1.0/24 via 198.51.100.99 dev eth1 proto 244",
+        "ip link set flannel.1 down",
+        "ip link set flannel.1 mtu 1400",
+        "ip link del flannel.1",
+        "ip addr del 10.244.0.0/32 dev flannel.1",
+        "ip link del cni0",
+        "ip link set cni0 down",
+        "ip link set veth-web nomaster",
+        "bridge link set dev veth-web hairpin off",
+        "ip link del veth-web",
+        "ip netns del web",
+        "ip -n web link set eth0 down",
+        "ip -n web route del default",
+        "ip netns exec web ip addr flush dev eth0",
+        "sysctl -w net.ipv4.ip_forward=0",
+        "nft flush ruleset",
+        "nft flush chain inet podnet_overlay guard",
+        "nft add element inet podnet_overlay peers { 203.0.113.5 }",
+        "nft insert rule inet podnet_overlay guard accept",
+        "bridge fdb del 0e:58:0a:f4:01:00 dev flannel.1",
+        "ip neigh replace 10.244.1.0 lladdr 0e:58:0a:f4:09:00 dev flannel.1 nud permanent",
+        "ip link del flannel.1; ip link del cni0; ip netns del web; nft flush ruleset",
+    ],
+)
+def test_drift_is_repaired_by_the_next_run_and_only_drift(underlay: Host, twice: Twice, drift: str) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    before = picture(underlay)
+    underlay.sh(drift)
+    assert picture(underlay) != before
+    done = twice("topology", document=node(), peers=PEERS)
+    assert done["changed"]
+    assert picture(underlay) == before
+
+
+def picture(host: Host) -> dict[str, Any]:
+    """What drift can change, without what a device made anew has of its own (indexes, random MACs, timers)."""
+    found: dict[str, Any] = {"forwarding": host.run("sysctl -n net.ipv4.ip_forward").stdout}
+    for namespace in sorted({"", "web"} & {"", *(item["name"] for item in host.json("ip -j netns"))}):
+        ip = ["ip", "-j", "-d", *(["-n", namespace] if namespace else [])]
+        for link in host.json(*ip, "addr"):
+            info = link.get("linkinfo", {})
+            port = info.get("info_slave_data", {})
+            found[f"{namespace}/{link['ifname']}"] = (
+                info.get("info_kind"), link["mtu"], "UP" in link["flags"], link.get("master"), link.get("ifalias"), port.get("hairpin"),
+                info.get("info_data", {}).get("id"), sorted(item["local"] for item in link["addr_info"] if item["family"] == "inet"))
+        found[f"{namespace} routes"] = sorted(json.dumps(item) for item in host.json(*ip, "route"))
+    found["neighbours"] = sorted((item["dst"], item["lladdr"]) for item in host.json("ip -j neigh show nud permanent"))
+    found["fdb"] = sorted((item["mac"], item["dst"]) for item in host.json("bridge -j fdb") if "dst" in item)
+    found["nft"] = re.sub("packets [0-9]+ bytes [0-9]+", "", host.run("nft list ruleset").stdout)
+    return found
+
+
+@pytest.mark.parametrize("moment", [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+def test_a_kill_at_any_moment_is_made_right_by_the_next_run(underlay: Host, moment: float, tmp_path: Any) -> None:
+    many = {f"10.{128 + n // 256}.{n % 256}.0/24": "198.51.100.12" for n in range(3000)}
+    arguments = {"ANSIBLE_MODULE_ARGS": {"document": node(), "peers": {**PEERS, **many}}}
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps(arguments))
+    process = underlay.popen("sh", "-c", f"cd {CHECKOUT}/.collections && exec python3 -m ansible_collections.podnet.overlay.plugins.modules.topology {path}")
+    try:
+        process.wait(moment * 4)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.communicate()
+    underlay.module("topology", document=node(), peers=PEERS)
+    assert underlay.module("topology", document=node(), peers=PEERS)["operations"] == []
+    assert len([dst for dst in routes(underlay) if dst.startswith("10.244.")]) == 3
+    assert not [dst for dst in routes(underlay) if dst.startswith("10.128.")]
+    underlay.run("ip netns exec web ping -c 1 -W 2 10.244.0.1")
