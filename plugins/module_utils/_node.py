@@ -67,6 +67,7 @@ def read(
     pyroute2 = _pyroute2()
     elsewhere = None if pyroute2 else _pyroute2_of_distribution()
     nft, chains = _nft(run)
+    boot = _text(BOOT_FILE)
     saved, torn = _saved_state(name)
 
     return {
@@ -90,9 +91,10 @@ def read(
             extra_kernel_package=family == "RedHat" or "ubuntu" in os_release.lower(),
             pyroute2=pyroute2 or elsewhere,
             nft=nft,
-            boot=_text(BOOT_FILE),
+            boot=boot,
             protocol_file=os.path.exists(PROTOCOL_FILE),
         ),
+        "loaded": loaded_by_role(boot),
         "links": links,
         "namespaces": _namespaces(namespaces),
         "routes": foreign_routes(raw_routes),
@@ -275,17 +277,21 @@ def missing(
         items.append("pyroute2")
     if nft is None:
         items.append("nftables")
-    at_boot = boot.split()
-    for module, state in kernel.items():
-        if state == "absent" and extra_kernel_package:
-            items.append(f"kernel:{module}")
-        if state == "available":
-            items.append(f"module:{module}")
-        if state in ("available", "loaded") and module not in at_boot:
-            items.append(f"boot:{module}")
+    if extra_kernel_package:
+        items += [f"kernel:{module}" for module, state in kernel.items() if state == "absent"]
+    items += [f"module:{module}" for module, state in kernel.items() if state == "available"]
+    at_boot = [module for module, state in kernel.items() if state in ("available", "loaded")]
+    if not {*at_boot} <= {*boot.split()}:
+        items += [f"boot:{module}" for module in at_boot]  # all of them: the file is written whole
     if not protocol_file:
         items.append("file:rt_protos")
     return items
+
+
+def loaded_by_role(boot: str) -> list[str]:
+    """The kernel modules that the role node has loaded, from its note in the boot file."""
+    note = re.search(r"^# loaded: (.*)$", boot, re.MULTILINE)
+    return note.group(1).split() if note else []
 
 
 def sufficient(pyroute2: str) -> bool:

@@ -137,7 +137,7 @@ def _paths(of: list[Row]) -> list[str]:
     table = [["from", "to", "address", *heads, "ttl", "ms"]]
     for row in of:
         cells = [f"{cell.received}/{cell.sent}" for cell in row.cells] + ["-"] * (columns - len(row.cells))
-        rtt = "-" if row.rtt is None else f"{row.rtt:.1f}"
+        rtt = "-" if row.rtt is None else f"{row.rtt:.2f}"
         table.append([row.source, row.target, row.address, *cells, str(row.ttl or "-"), rtt])
     return _align(table, left=3)
 
@@ -150,7 +150,7 @@ def _nodes(of: list[Row], most: int) -> list[str]:
     for node, own in sorted(nodes.items(), key=lambda item: all(row.passed for row in item[1])):
         times = [row.rtt for row in own if row.rtt is not None]
         lost = sum(cell.lost for row in own for cell in row.cells)
-        rtt = f"{sum(times) / len(times):.1f}" if times else "-"
+        rtt = f"{sum(times) / len(times):.2f}" if times else "-"
         table.append([node, f"{sum(row.passed for row in own)}/{len(own)}", str(lost), rtt])
     lines = _align([["node", "paths", "lost", "ms"], *table[:most]], left=1)
     return lines + ([f"and {len(table) - most} more nodes"] if len(table) > most else [])

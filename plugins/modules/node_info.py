@@ -136,12 +136,19 @@ missing:
   description:
     - What the host still needs for this backend. Empty on a host that is ready.
     - V(pyroute2) and V(nftables) are packages, C(module:NAME) is a kernel module to load, C(boot:NAME) one to name in
-      C(/etc/modules-load.d/podnet-overlay.conf), C(kernel:NAME) one that the kernel's main package lacks and an extra
-      package of this distribution may bring, C(file:rt_protos) the name of the overlay's routes for C(ip route).
+      C(/etc/modules-load.d/podnet-overlay.conf) (all of them if one is not there), C(kernel:NAME) one that the kernel's
+      main package lacks and an extra package of this distribution may bring, C(file:rt_protos) the name of the
+      overlay's routes for C(ip route).
   type: list
   elements: str
   returned: success
   sample: [pyroute2, module:ipip, boot:ipip, boot:bridge, boot:veth, file:rt_protos]
+loaded:
+  description: The kernel modules that the role P(podnet.overlay.node#role) has loaded.
+  type: list
+  elements: str
+  returned: success
+  sample: [ipip]
 links:
   description: All links of the host's own namespace.
   type: list
