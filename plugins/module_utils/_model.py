@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
 
@@ -362,9 +363,10 @@ def file_name(value: Any) -> str:
 def ipv4(value: Any) -> str:
     """An IPv4 address in its usual form."""
     try:
-        return str(ipaddress.IPv4Address(str(value)))
-    except ValueError:
+        socket.inet_pton(socket.AF_INET, str(value))  # it takes the usual form only, and thousands at once
+    except OSError:
         raise ValueError("%r is no IPv4 address" % str(value)) from None
+    return str(value)
 
 
 def ipv4_or_any(value: Any) -> str:
@@ -382,10 +384,18 @@ def ipv4_interface(value: Any) -> str:
 def destination(value: Any) -> str:
     """A route's destination as ``NETWORK/LENGTH``; ``default`` is 0.0.0.0/0."""
     text = "0.0.0.0/0" if str(value) == "default" else str(value)
+    address, _slash, length = text.partition("/")
     try:
+        bits = int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big")
+        if length in _LENGTHS and not bits & _LENGTHS[length]:
+            return text
         return str(ipaddress.IPv4Network(text))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError("%r is no IPv4 destination (%s)" % (text, error)) from None
+
+
+_LENGTHS = {str(length): (1 << 32 - length) - 1 for length in range(33)}
+"""The host bits of each prefix length."""
 
 
 def mac(value: Any) -> str:
