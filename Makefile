@@ -8,7 +8,7 @@ VENV     := .venv/.done
 VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
 ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 
-QUICK := ruff mypy oldest yamllint ansible-lint unit $(if $(ROOT),kernel)
+QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
 FULL  := molecule-ipip sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
@@ -95,11 +95,14 @@ artifact: $(VENV) $(ARTIFACT) ## the built artifact, installed away from here, r
 importer: $(VENV) $(ARTIFACT) .cache/importer/.done ## what Galaxy's importer says of the artifact
 	@tests/gates/importer $(ARTIFACT)
 
+# An interrupted scenario puts its hosts away too.
+molecule = trap 'molecule destroy -s $1; exit 1' INT TERM; molecule test -s $1 $(ARGS)
+
 molecule-default: $(VENV) ## the product on containers
-	@molecule test -s default
+	@$(call molecule,default)
 
 molecule-ipip: $(VENV) ## the product on virtual machines, with real IPIP
-	@molecule test -s ipip
+	@$(call molecule,ipip)
 
 # What the gates stand on.
 
@@ -120,4 +123,4 @@ SHIPPED := $(shell find galaxy.yml README.md LICENSE CHANGELOG.* *.md changelogs
 $(ARTIFACT): $(VENV) $(SHIPPED)
 	@ansible-galaxy collection build --force --output-path .cache >.cache/build.log 2>&1 || { cat .cache/build.log; exit 1; }
 
-.PHONY: help check test soak bench format clean system $(QUICK) $(FULL) kernel kernel-old
+.PHONY: help check test soak bench format clean system $(FULL) kernel kernel-old
