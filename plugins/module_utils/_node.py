@@ -135,7 +135,7 @@ def link_facts(links: list[Facts]) -> list[Facts]:
             "owner": _owner(link.get("ifalias", "")),
             "alias": link.get("ifalias", ""),
             "mtu": link["mtu"],
-            "local": link.get("linkinfo", {}).get("info_data", {}).get("local", ""),
+            "local": link.get("linkinfo", {}).get("info_data", {}).get("local", "").replace("any", ""),
             "addresses": [f"{a['local']}/{a['prefixlen']}" for a in _ipv4(link) if a["scope"] != "link"],
         }
         for link in links

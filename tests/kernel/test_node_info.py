@@ -1,0 +1,101 @@
+"""node_info against the kernel, and against hosts that lack something."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.hosts import Host
+
+
+def test_a_node_is_read_as_it_is(underlay: Host) -> None:
+    underlay.sh(
+        "ip route add default via 198.51.100.12; ip link add cni0 type bridge; ip link set cni0 alias podnet.overlay:overlay;"
+        "ip addr add 10.244.0.1/24 dev cni0; ip route add 10.244.9.0/24 via 198.51.100.12;"
+        "ip route add 10.244.1.0/24 via 198.51.100.12 proto 244; ip netns add web; ip -n web link set lo alias podnet.overlay:overlay"
+    )
+    before = underlay.sh("ip -d addr; ip route show table all; ip netns; ls -R /run /etc /var/lib | sort")
+    node = underlay.module("node_info", network="10.244.0.0/16")
+    assert before == underlay.sh("ip -d addr; ip route show table all; ip netns; ls -R /run /etc /var/lib | sort")
+    assert not node["changed"]
+    assert node["privileged"]
+    assert node["default_route"] == {"interface": "eth1", "source": "198.51.100.11"}
+    assert {"interface": "eth1", "address": "198.51.100.11/24", "mtu": 1500} in node["addresses"]
+    assert node["namespaces"] == [{"name": "web", "owner": "overlay"}, {"name": "wire", "owner": ""}]
+    assert [route["dst"] for route in node["routes"]] == ["10.244.9.0/24"]
+    assert node["carries"]["subnet"] == "10.244.0.0/24"
+
+
+def test_backends_are_what_the_kernel_really_makes(host: Host) -> None:
+    node = host.module("node_info")
+    for kind, details in (("ipip", "local 127.0.0.1"), ("vxlan", "id 1 dstport 8472")):
+        made = host.run("unshare", "-n", "sh", "-c", f"ip link add probe0 type {kind} {details}", check=False)
+        assert node["backends"][kind] == (made.returncode == 0)
+    assert node["backends"]["host-gw"] is True
+
+
+def test_only_the_named_namespaces_are_reported(underlay: Host) -> None:
+    assert underlay.module("node_info", namespaces=["web"])["namespaces"] == []
+
+
+def test_a_leftover_in_run_netns_is_no_stumbling_block(host: Host) -> None:
+    host.sh("touch /run/netns/ghost")
+    assert host.module("node_info")["namespaces"] == [{"name": "ghost", "owner": ""}]
+
+
+def test_the_saved_state_says_what_is_carried(host: Host) -> None:
+    peers = {"backend": "ipip", "subnet": "10.244.3.0/24", "public_ip": "198.51.100.14", "network": "10.244.0.0/16"}
+    save(host, json.dumps({"version": 1, "name": "overlay", "document": {"peers": peers}}))
+    assert host.module("node_info")["carries"] == {**peers, "pods": {}}
+
+
+def test_a_torn_state_file_is_told_and_survived(host: Host) -> None:
+    save(host, '{"version": 1, "docu')
+    node = host.module("node_info")
+    assert node["carries"] is None
+    assert any("overlay.json is torn" in obstacle["what"] for obstacle in node["obstacles"])
+
+
+def test_a_forward_policy_of_drop_is_told(host: Host) -> None:
+    host.sh(
+        "nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'"
+    )
+    obstacles = host.module("node_info")["obstacles"]
+    assert [obstacle["what"] for obstacle in obstacles] == ["nft chain ip filter FORWARD has policy drop"]
+
+
+def test_a_host_without_ip_gets_a_clear_error(host: Host) -> None:
+    for program in ("/usr/sbin/ip", "/usr/bin/ip", "/sbin/ip", "/bin/ip"):
+        host.run("sh", "-c", f"test ! -e {program} || mount --bind /dev/null {program}")
+    answer = host.module("node_info", fails=True)
+    assert answer["msg"] == f"host {os.uname().nodename} has no program ip: install the package iproute2"
+
+
+def test_an_ip_without_json_gets_a_clear_error(host: Host, tmp_path: Path) -> None:
+    fake = tmp_path / "ip"
+    fake.write_text("#!/bin/sh\necho 'ip: unrecognized option: batch' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    real = host.run("sh", "-c", "command -v ip").stdout.strip()
+    host.run("mount", "--bind", str(fake), real)
+    answer = host.module("node_info", fails=True)
+    assert "gave no JSON (ip: unrecognized option: batch)" in answer["msg"]
+    assert "iproute2" in answer["msg"]
+
+
+@pytest.mark.parametrize("network", ["10.244.0.0/33", "10.244.0.1/16", "fd00::/8"])
+def test_a_network_that_is_none_is_refused(host: Host, network: str) -> None:
+    assert host.module("node_info", network=network, fails=True)["msg"].startswith("network: ")
+
+
+def test_a_ready_host_lacks_nothing(host: Host) -> None:
+    host.sh("mkdir -p /etc/iproute2/rt_protos.d; echo 244 podnet > /etc/iproute2/rt_protos.d/podnet-overlay.conf")
+    if not Path("/lib/modules", os.uname().release).is_dir():
+        assert host.module("node_info")["missing"] == []
+
+
+def save(host: Host, text: str) -> None:
+    folder = "/var/lib/podnet-overlay"
+    host.run("sh", "-c", f"mkdir -p {folder} && printf %s '{text}' > {folder}/overlay.json")

@@ -1,0 +1,223 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""node_info's judgement, fed with what iproute2 6.1 printed on a node with a bridge, a tunnel and foreign routes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _node
+
+LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
+
+
+def fact(name: str) -> dict:
+    return next(link for link in _node.link_facts(LINKS) if link["name"] == name)
+
+
+def test_a_link_is_described_with_its_owner_and_addresses() -> None:
+    assert fact("cni0") == {
+        "name": "cni0",
+        "kind": "bridge",
+        "owner": "overlay",
+        "alias": "podnet.overlay:overlay",
+        "mtu": 1450,
+        "local": "",
+        "addresses": ["10.244.0.1/24"],
+    }
+    assert (fact("flannel.1")["kind"], fact("flannel.1")["local"]) == ("vxlan", "198.51.100.11")
+    assert (fact("lo")["kind"], fact("lo")["owner"]) == ("", "")
+
+
+def test_link_scope_and_ipv6_are_no_addresses_of_a_node() -> None:
+    assert fact("eth0")["addresses"] == ["10.0.2.15/24"]
+
+
+def test_an_address_with_a_peer_is_the_local_one() -> None:
+    assert fact("eth1")["addresses"] == ["198.51.100.11/24", "192.0.2.1/32"]
+
+
+def test_the_default_route_of_the_least_metric_counts() -> None:
+    assert _node.default_route(DEFAULT, LINKS) == {"interface": "eth0", "source": "10.0.2.15"}
+    assert _node.default_route(list(reversed(DEFAULT)), LINKS) == {"interface": "eth0", "source": "10.0.2.15"}
+
+
+def test_the_source_is_the_routes_own_then_the_gateways_neighbour_then_the_first() -> None:
+    second = DEFAULT[1]
+    assert _node.default_route([{**second, "prefsrc": "192.0.2.1"}], LINKS) == {
+        "interface": "eth1",
+        "source": "192.0.2.1",
+    }
+    swapped = copy.deepcopy(LINKS)
+    next(link for link in swapped if link["ifname"] == "eth1")["addr_info"].reverse()
+    assert _node.default_route([second], swapped) == {"interface": "eth1", "source": "198.51.100.11"}
+    assert _node.default_route([{"dst": "default", "dev": "eth1"}], LINKS) == {
+        "interface": "eth1",
+        "source": "198.51.100.11",
+    }
+
+
+def test_no_default_route_is_none() -> None:
+    assert _node.default_route([], LINKS) is None
+    assert _node.default_route([{"type": "unreachable", "dst": "default"}], LINKS) is None
+    assert _node.default_route([{"dst": "default", "dev": "cni9"}], LINKS) is None
+
+
+def test_our_own_routes_do_not_travel() -> None:
+    assert [(r["dst"], r["protocol"]) for r in _node.foreign_routes(ROUTES)] == [
+        ("10.244.0.0/24", "kernel"),
+        ("10.244.7.7/32", "bird"),
+        ("10.244.8.0/24", "boot"),
+        ("10.244.9.0/24", "boot"),
+    ]
+    assert _node.foreign_routes([{**ROUTES[0], "protocol": "podnet"}]) == []
+
+
+def test_a_node_without_state_file_is_read_from_its_links() -> None:
+    links = _node.link_facts(LINKS)
+    assert _node.carried_by_links(links, "overlay", "10.244.0.0/16", "cni0", None) == {
+        "network": "10.244.0.0/16",
+        "subnet": "10.244.0.0/24",
+        "public_ip": "198.51.100.11",
+        "backend": "vxlan",
+        "pods": {},
+    }
+    assert _node.carried_by_links(links, "another", "10.244.0.0/16", "cni0", None) is None
+    other = _node.carried_by_links(links, "overlay", "10.99.0.0/16", "cni0", "flannel.ipip")
+    assert other is not None
+    assert (other["network"], other["backend"], other["public_ip"]) == (None, "host-gw", None)
+
+
+def test_a_saved_document_says_what_is_carried() -> None:
+    peers = {
+        "backend": "ipip",
+        "subnet": "10.244.0.0/24",
+        "public_ip": "198.51.100.11",
+        "network": "10.244.0.0/16",
+        "table": {},
+    }
+    links = [
+        {"name": "cni0", "kind": "bridge", "addresses": ["10.244.0.1/24"]},
+        {"name": "v1", "kind": "veth", "peer": {"name": "eth0", "namespace": "web", "addresses": ["10.244.0.2/24"]}},
+        {
+            "name": "v2",
+            "kind": "veth",
+            "peer": {"name": "eth0", "namespace": "db", "addresses": [{"address": "10.244.0.3"}]},
+        },
+    ]
+    assert _node.carried_by_state({"version": 1, "document": {"peers": peers, "links": links}}) == {
+        "network": "10.244.0.0/16",
+        "subnet": "10.244.0.0/24",
+        "public_ip": "198.51.100.11",
+        "backend": "ipip",
+        "pods": {"web": "10.244.0.2", "db": "10.244.0.3"},
+    }
+    assert _node.carried_by_state(None) is None
+    assert _node.carried_by_state({"version": 1, "document": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "behind_stub", "expected"),
+    [
+        (
+            "nameserver 198.51.100.53\nsearch example.com lan\n",
+            "nameserver 9.9.9.9",
+            "nameserver 198.51.100.53\nsearch example.com lan\n",
+        ),
+        (
+            "nameserver 127.0.0.53\noptions edns0\nsearch .\n",
+            "nameserver 10.0.0.2\nsearch lan\n",
+            "nameserver 10.0.0.2\nsearch lan\n",
+        ),
+        ("nameserver ::1\nnameserver fe80::1%eth0\n", "", ""),
+        ("domain lan\nnameserver 127.0.0.1\n", "", "search lan\n"),
+        ("# nameserver 1.2.3.4\n", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_pods_get_nameservers_that_they_can_reach(text: str, behind_stub: str, expected: str) -> None:
+    assert _node.resolv_conf(text, behind_stub) == expected
+
+
+@pytest.mark.parametrize(
+    ("os_release", "family"),
+    [
+        ('ID=debian\nVERSION_ID="12"\n', "Debian"),
+        ("NAME=Ubuntu\nID=ubuntu\nID_LIKE=debian\n", "Debian"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "RedHat"),
+        ("ID=fedora\n", "RedHat"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "Suse"),
+        ("ID=arch\n", "Archlinux"),
+        ("ID=alpine\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_family_is_ansibles_word(os_release: str, family: str) -> None:
+    assert _node.os_family(os_release) == family
+
+
+def test_a_module_is_built_in_loaded_available_or_absent() -> None:
+    builtin = "kernel/net/core/skb.ko\nkernel/drivers/net/veth.ko\n"
+    available = "kernel/net/ipv4/ipip.ko.xz: kernel/net/ipv4/tunnel4.ko.xz\nkernel/net/bridge/bridge.ko: \n"
+    states = _node.module_states(("ipip", "bridge", "veth", "vxlan", "ip"), ["bridge"], builtin, available)
+    assert states == {"ipip": "available", "bridge": "loaded", "veth": "builtin", "vxlan": "absent", "ip": "absent"}
+    assert [_node.usable(state) for state in ("available", "builtin", "absent", "unknown")] == [True, True, False, None]
+
+
+def missing(**changes: object) -> list[str]:
+    ready = {
+        "kernel": {"bridge": "loaded", "ipip": "loaded"},
+        "extra_kernel_package": False,
+        "pyroute2": "0.7.2",
+        "nft": "1.0.6",
+        "boot": "bridge\nipip\n",
+        "protocol_file": True,
+    }
+    return _node.missing(**{**ready, **changes})  # type: ignore[arg-type]
+
+
+def test_a_ready_host_lacks_nothing() -> None:
+    assert missing() == []
+    assert missing(kernel={"bridge": "builtin", "ipip": "unknown"}, boot="") == []
+
+
+def test_each_thing_that_is_lacking_is_named() -> None:
+    assert missing(pyroute2=None, nft=None, protocol_file=False) == ["pyroute2", "nftables", "file:rt_protos"]
+    assert missing(pyroute2="0.6.9") == ["pyroute2"]
+    assert missing(pyroute2="unknown") == []
+    assert missing(kernel={"bridge": "loaded", "ipip": "available"}) == ["module:ipip"]
+    assert missing(boot="# ipip\nbridge\n") == []  # a comment counts as much: the file is the role's own
+    assert missing(boot="bridge\n") == ["boot:bridge", "boot:ipip"]
+    assert missing(kernel={"ipip": "absent"}) == []
+    assert missing(kernel={"ipip": "absent"}, extra_kernel_package=True) == ["kernel:ipip"]
+
+
+def test_what_the_role_loaded_is_read_back() -> None:
+    assert _node.loaded_by_role("# Written by podnet.overlay.\n# loaded: ipip veth\nbridge\nipip\n") == ["ipip", "veth"]
+    assert _node.loaded_by_role("bridge\n") == []
+
+
+def obstacles(**changes: object) -> list[str]:
+    none = {"chains": [], "legacy": "", "rp_filter": "0", "capable": True, "elsewhere": None, "torn": ""}
+    return [item["what"] for item in _node.obstacles(**{**none, **changes})]  # type: ignore[arg-type]
+
+
+def test_a_forward_policy_of_drop_is_an_obstacle_unless_it_is_our_own() -> None:
+    chain = {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}
+    assert obstacles(chains=[chain]) == ["nft chain ip filter FORWARD has policy drop"]
+    assert (
+        obstacles(
+            chains=[{**chain, "table": "podnet_overlay"}, {**chain, "hook": "input"}, {**chain, "policy": "accept"}]
+        )
+        == []
+    )
+    assert obstacles(legacy="-P FORWARD DROP\n") == ["iptables-legacy has policy DROP for FORWARD"]
+
+
+def test_other_obstacles_are_told_with_a_remedy() -> None:
+    assert obstacles() == []
+    assert len(obstacles(rp_filter="1", capable=False, elsewhere="0.7.2", torn="x.json is torn")) == 4
