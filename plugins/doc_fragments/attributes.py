@@ -10,6 +10,11 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options: {}
 attributes:
+  action_group:
+    description: Use C(group/podnet.overlay.overlay) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - podnet.overlay.overlay
   check_mode:
     description: Can run in C(check_mode) and predict its changes without making them.
     support: full
@@ -21,6 +26,7 @@ attributes:
     support: full
   platform:
     description: Operating systems of the hosts.
+    support: full
     platforms: linux
 """
 
@@ -28,6 +34,11 @@ attributes:
     INFO = r"""
 options: {}
 attributes:
+  action_group:
+    description: Use C(group/podnet.overlay.overlay) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - podnet.overlay.overlay
   check_mode:
     description: Can run in C(check_mode) and predict its changes without making them.
     support: full
@@ -45,6 +56,7 @@ attributes:
       - This module does not modify state.
   platform:
     description: Operating systems of the hosts.
+    support: full
     platforms: linux
 """
 
@@ -60,5 +72,6 @@ attributes:
     support: none
   platform:
     description: Operating systems of the hosts.
+    support: full
     platforms: all
 """
