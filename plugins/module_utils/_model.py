@@ -345,6 +345,11 @@ def interface_name(value: Any) -> str:
     return text
 
 
+def optional_name(value: Any) -> str:
+    """An interface's name, or '' for none."""
+    return interface_name(value) if value else ""
+
+
 def namespace_name(value: Any) -> str:
     """A name for a file under /run/netns. '' is the engine's own namespace."""
     text = "" if value is None else str(value)
@@ -462,13 +467,13 @@ _PART_READERS: Dict[Type[Any], Dict[str, Reader]] = {
     },
     Ipip: {
         "local": ipv4_or_any, "remote": ipv4_or_any, "ttl": number(0, 255, {"inherit": 0}),
-        "tos": number(0, 255, {"inherit": 1}), "pmtudisc": flag, "link": interface_name,
+        "tos": number(0, 255, {"inherit": 1}), "pmtudisc": flag, "link": optional_name,
     },
-    Vxlan: {"id": number(0, 2**24 - 1), "local": ipv4, "link": interface_name, "port": number(1, 65535), "learning": flag},
+    Vxlan: {"id": number(0, 2**24 - 1), "local": ipv4, "link": optional_name, "port": number(1, 65535), "learning": flag},
     Port: {"hairpin": flag, "isolated": flag, "learning": flag, "priority": number(0, 63), "cost": number(1, 65535)},
 }
 _LINK_READERS: Dict[str, Reader] = {
-    "up": flag, "mtu": read_mtu, "address": mac, "master": lambda value: interface_name(value) if value else "", "external": flag,
+    "up": flag, "mtu": read_mtu, "address": mac, "master": optional_name, "external": flag,
 }
 _ROUTE_READERS: Dict[str, Reader] = {
     "dst": destination, "via": ipv4, "dev": interface_name, "onlink": flag, "table": read_table, "metric": number(0, 2**32 - 1),

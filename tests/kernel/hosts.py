@@ -51,7 +51,7 @@ class Host:
         """Run one of the collection's modules on the host, as Ansible would; its answer."""
         arguments["_ansible_check_mode"] = check
         arguments["_ansible_diff"] = True
-        with tempfile.NamedTemporaryFile("w", suffix=".json", dir=CHECKOUT / "tests", prefix=".arguments-") as file:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump({"ANSIBLE_MODULE_ARGS": arguments}, file)
             file.flush()
             path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(CHECKOUT / ".collections")) if part)
