@@ -29,9 +29,9 @@ def prepare(lab: str, image: Image, networks: tuple[IPv4Network, ...]) -> IPv4Ne
     if _podman("image", "exists", _tag(image), check=False).returncode:
         say("importing the image into Podman")
         _podman("import", str(image.archive), _tag(image))
-    _podman("network", "create", _network(lab, "management"))
+    _podman("network", "create", "--disable-dns", _network(lab, "management"))
     for network in networks:
-        made = _podman("network", "create", "--internal", f"--subnet={network}", _network(lab, "underlay"), check=False)
+        made = _podman("network", "create", "--internal", "--disable-dns", f"--subnet={network}", _network(lab, "underlay"), check=False)
         if made.returncode == 0:
             return network
     raise LabError(f"no free network for the underlay of lab {lab}: end another lab of containers. {made.stderr.strip()}")

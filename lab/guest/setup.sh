@@ -15,6 +15,13 @@ mask systemd-logind.service systemd-update-utmp.service systemd-update-utmp-runl
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     systemd-tmpfiles-clean.timer
 
+# In a container udev would give the interfaces new MAC addresses and poke the devices of the machine around it.
+for unit in systemd-udevd.service systemd-udev-trigger.service systemd-udevd-control.socket systemd-udevd-kernel.socket \
+    systemd-networkd.service systemd-networkd.socket; do
+    mkdir -p "/etc/systemd/system/$unit.d"
+    printf '[Unit]\nConditionVirtualization=!container\n' >"/etc/systemd/system/$unit.d/machines-only.conf"
+done
+
 # dbus starts when something calls it.
 rm -f /etc/systemd/system/multi-user.target.wants/dbus.service /lib/systemd/system/multi-user.target.wants/dbus.service
 systemctl --quiet enable ssh.service systemd-networkd.service lab-ready.service
