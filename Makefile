@@ -35,7 +35,7 @@ test: system $(VENV) .cache/importer/.done $(ARTIFACT) ## every gate, virtual ma
 
 soak: $(VENV) ## unit and kernel tests over and over for MINUTES=30, each round with new examples
 	@end=$$(($$(date +%s) + $(MINUTES) * 60)); \
-	while [ $$(date +%s) -lt $$end ]; do pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
+	while [ $$(date +%s) -lt $$end ]; do HYPOTHESIS_PROFILE=soak pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
 
 bench: system $(VENV) ## how fast: converge against ping and hand-written tasks, routes against ip -batch
 	@PYTHONPATH=$(CURDIR) python -m tests.bench $(ARGS)
