@@ -25,7 +25,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(filter-out Makefile,$(MAKEFILE_LIST)) Makefile
 
 check: $(VENV) ## the quick gates: lint, types, units, kernel tests; under 3 minutes
 	@tests/gates/run $(QUICK)
