@@ -9,7 +9,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from . import image, labs, machines, requirements
+from . import demo, image, labs, machines, requirements
 from .process import LabError, say
 
 
@@ -62,16 +62,24 @@ def _parser() -> argparse.ArgumentParser:
     act = acts.add_parser("image", help="build the image and the snapshot, if the cache lacks them")
     act.set_defaults(act=_image)
 
+    acts.add_parser("demo", help="what `make demo` does").set_defaults(act=_demo)
+
     act = acts.add_parser("requirements", help="name the Debian packages that are missing")
-    act.add_argument("--kind", choices=("auto", "vm", "container"), default="auto")
+    act.add_argument("--kind", choices=("vm", "container"), default="vm")
     act.add_argument("--install", action="store_true", help="install them, if we are root")
     act.set_defaults(act=lambda given: requirements.check(given.kind, install=given.install))
     return parser
 
 
 def _up(given: argparse.Namespace) -> None:
-    requirements.check(given.kind, install=os.geteuid() == 0)
-    labs.up(given.name, given.hosts, given.kind, given.segments)
+    kind = labs.choose(given.kind)
+    requirements.check(kind, install=os.geteuid() == 0)
+    labs.up(given.name, given.hosts, kind, given.segments)
+
+
+def _demo(given: argparse.Namespace) -> None:
+    requirements.check("vm", install=os.geteuid() == 0)
+    demo.demo()
 
 
 def _down(given: argparse.Namespace) -> None:

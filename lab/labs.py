@@ -40,10 +40,11 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """What `.lab/NAME/lab.json` says. `control` is the folder of ssh's sockets, whose paths must be short."""
+    """What `.lab/NAME/lab.json` says. `backend` is the best that the hosts can do; `control` is the folder of ssh's sockets, whose paths must be short."""
 
     name: str
     kind: str
+    backend: str
     control: str
     hosts: tuple[Host, ...] = ()
     version: int = VERSION
@@ -95,12 +96,12 @@ def up(name: str, count: int, kind: str, segments: int) -> Lab:
     """Makes a lab from nothing, whatever a former one of that name left. On any failure nothing of it remains."""
     if not name.replace("-", "").isalnum():
         raise LabError(f"{name!r} is no name for a lab: letters, digits and dashes only.")
-    kind = choose(kind)
     if segments > 1 and kind == "container":
         raise LabError("containers share one segment. For more ask for machines: --kind vm.")
     down(name)
     source = image.ensure()
-    lab = Lab(name, kind, tempfile.mkdtemp(prefix="podnet-lab-"))
+    backend = "ipip" if kind == "vm" or containers.carry_ipip() else "vxlan"
+    lab = Lab(name, kind, backend, tempfile.mkdtemp(prefix="podnet-lab-"))
     try:
         lab.folder.mkdir(parents=True)
         lab.save()
@@ -111,7 +112,7 @@ def up(name: str, count: int, kind: str, segments: int) -> Lab:
         down(name)
         shutil.rmtree(lab.control, ignore_errors=True)
         raise
-    say(f"lab {name} is up: {', '.join(host.name for host in lab.hosts)}")
+    say(f"lab {name} is up: {', '.join(host.name for host in lab.hosts)}; the overlay's backend here is {backend}")
     return lab
 
 
@@ -122,11 +123,14 @@ def down(name: str) -> bool:
         return False
     for pid_file in folder.glob("*.pid"):
         machines.stop(pid_file)
-    if (folder / "lab.json").exists():
-        lab = load(name)
-        if lab.kind == "container":
-            containers.down(name)
-        shutil.rmtree(lab.control, ignore_errors=True)
+    try:
+        state = json.loads((folder / "lab.json").read_text())
+    except (OSError, ValueError):  # killed before it was written whole
+        state = {}
+    if state.get("kind") == "container":
+        containers.down(name)
+    if "control" in state:
+        shutil.rmtree(state["control"], ignore_errors=True)
     shutil.rmtree(folder)
     return True
 
