@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import select
@@ -39,7 +40,9 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT, _IP_PMTUDISC_PROBE, _IP_MTU = 10, 0, 3, 14 
 _SOL_RAW, _ICMP_FILTER = 255, 1  # linux/icmp.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _RECEIVE_BUFFER = 4 << 20
-_GAP = 0.0005  # seconds between packets: a burst to a thousand targets overflows queues, and is no loss of the path's
+_GAP = 0.001  # seconds between packets: a burst to a thousand targets overflows queues, and is no loss of the path's
+
+T = t.TypeVar("T")
 
 
 @dataclass
@@ -137,23 +140,22 @@ def parse(packet: bytes) -> Answer | None:
 
 
 class _Namespace:
-    """The sockets of one namespace. A socket stays where it was made, so nobody needs to go back in."""
+    """A namespace's raw socket. It stays where it was made, so nobody needs to go back in to use it."""
 
     def __init__(self, name: str, df: bool) -> None:
+        self.name = name
         self.identifier = random.getrandbits(16)  # tells two runs apart
         self.sequence = 0
         self.waiting: dict[int, tuple[Path, float]] = {}  # by sequence, oldest first
-        self.icmp, self.udp = _netns.inside(name, self._open) if name else self._open()
+        self.icmp = self._inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        wanted = 1 << _ECHO_REPLY | 1 << _UNREACHABLE | 1 << _TIME_EXCEEDED
+        self.icmp.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", ~wanted & 0xFFFFFFFF))
+        self.icmp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         # PROBE: DF, and what an earlier packet has learned of the path's MTU does not count.
         self.icmp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE if df else _IP_PMTUDISC_DONT)
 
-    @staticmethod
-    def _open() -> tuple[socket.socket, socket.socket]:
-        icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        wanted = 1 << _ECHO_REPLY | 1 << _UNREACHABLE | 1 << _TIME_EXCEEDED
-        icmp.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", ~wanted & 0xFFFFFFFF))
-        icmp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        return icmp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def _inside(self, work: t.Callable[[], T]) -> T:
+        return _netns.inside(self.name, work) if self.name else work()
 
     def send(self, path: Path) -> None:
         self.sequence = (self.sequence + 1) & 0xFFFF
@@ -190,13 +192,13 @@ class _Namespace:
         while self.waiting and self.oldest() <= before:
             del self.waiting[next(iter(self.waiting))]
 
-    def close(self) -> None:
-        self.icmp.close()
-        self.udp.close()
-
     def _mtu(self, address: str) -> int:
-        self.udp.connect((address, 9))  # no packet: the kernel only looks up the route
-        return self.udp.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        def look() -> int:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                udp.connect((address, 9))  # no packet: the kernel only looks up the route
+                return udp.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+
+        return self._inside(look)
 
 
 def ping(paths: list[Path], *, count: int, timeout: float, interval: float, df: bool) -> None:
@@ -225,11 +227,14 @@ def ping(paths: list[Path], *, count: int, timeout: float, interval: float, df: 
         )
     finally:
         for namespace in namespaces.values():
-            namespace.close()
+            namespace.icmp.close()
 
 
 def _run(namespaces: dict[str, _Namespace], due: deque[tuple[float, Path]], timeout: float) -> None:
-    sockets = {namespace.icmp: namespace for namespace in namespaces.values()}
+    sockets = {namespace.icmp.fileno(): namespace for namespace in namespaces.values()}
+    poll = select.poll()  # select(2) ends at 1024 descriptors
+    for descriptor in sockets:
+        poll.register(descriptor, select.POLLIN)
     while True:
         now = time.monotonic()
         if due and due[0][0] <= now:
@@ -242,8 +247,8 @@ def _run(namespaces: dict[str, _Namespace], due: deque[tuple[float, Path]], time
             moments.append(due[0][0])
         if not moments:
             return
-        readable, _writable, _failed = select.select(list(sockets), [], [], max(0.0, min(moments) - time.monotonic()))
-        for ready in readable:
+        pause = max(0.0, min(moments) - time.monotonic())
+        for ready, _events in poll.poll(math.ceil(pause * 1000)):
             sockets[ready].receive()
 
 
