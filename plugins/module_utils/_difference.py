@@ -1,6 +1,6 @@
-# -*- coding: utf-8 -*-
-# Copyright: podnet.overlay contributors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """From what is desired and what is there to the operations between them, in an order that is safe for traffic. Pure.
 
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Any
 
 from ._model import (
     OVERLAY_PROTOCOL,
     Address,
+    Bridge,
     Firewall,
     ForwardingEntry,
     Ipip,
@@ -27,6 +29,7 @@ from ._model import (
     NamespaceFile,
     Neighbour,
     Object,
+    Port,
     Route,
     State,
     Sysctl,
@@ -36,8 +39,17 @@ from ._model import (
     protocol_name,
 )
 
-CREATION_ORDER: Tuple[type, ...] = (
-    Namespace, NamespaceFile, Firewall, Sysctl, Link, Address, Neighbour, ForwardingEntry, Route)
+CREATION_ORDER: tuple[type, ...] = (
+    Namespace,
+    NamespaceFile,
+    Firewall,
+    Sysctl,
+    Link,
+    Address,
+    Neighbour,
+    ForwardingEntry,
+    Route,
+)
 """A guard is in place before its tunnel is up, and a route comes after all that it needs. Deletion is the reverse."""
 
 
@@ -45,15 +57,13 @@ CREATION_ORDER: Tuple[type, ...] = (
 class Operation:
     """``before`` is None for an addition, ``after`` for a deletion."""
 
-    before: Optional[Object]
-    after: Optional[Object]
+    before: Object | None
+    after: Object | None
 
     @property
     def item(self) -> Object:
         """The object that the operation is about."""
-        item = self.before if self.after is None else self.after
-        assert item is not None
-        return item
+        return self.before if self.after is None else self.after  # type: ignore[return-value]  # one of the two is there
 
     @property
     def verb(self) -> str:
@@ -78,9 +88,14 @@ def apply(state: Mapping[Key, Object], operations: Iterable[Operation]) -> State
     return result
 
 
+def nothing(_item: Object) -> bool:
+    """Owns nothing: nothing is deleted."""
+    return False
+
+
 def difference(
-    desired: State, observed: State, owned: Callable[[Object], bool] = lambda item: False, restored: Optional[State] = None
-) -> List[Operation]:
+    desired: State, observed: State, owned: Callable[[Object], bool] = nothing, restored: State | None = None
+) -> list[Operation]:
     """The ordered operations that bring *observed* to *desired*.
 
     Args:
@@ -92,10 +107,10 @@ def difference(
     surplus = [item for key, item in observed.items() if key not in desired and owned(item)]
     first = _first_deletions(desired, observed, surplus)
     remaining = apply(observed, first)
-    changes: List[Operation] = []
+    changes: list[Operation] = []
     for key, wanted in desired.items():
         present = remaining.get(key)
-        if present == wanted or isinstance(wanted, Link) and wanted.external:
+        if present == wanted or (isinstance(wanted, Link) and wanted.external):
             continue
         after = wanted if present is None else merge(wanted, present)
         if after != present:
@@ -110,8 +125,10 @@ def merge(wanted: Object, present: Object) -> Object:
         return wanted._replace(dev=present.dev)
     if not isinstance(wanted, Link) or not isinstance(present, Link):
         return wanted
-    fields: Dict[str, Any] = {
-        field.name: _fill(getattr(wanted, field.name), getattr(present, field.name)) for field in dataclasses.fields(Link)}
+    fields: dict[str, Any] = {
+        field.name: _fill(getattr(wanted, field.name), getattr(present, field.name))
+        for field in dataclasses.fields(Link)
+    }
     # A link that is not ours to mark keeps its owner; port options vanish with the master.
     fields["owner"] = wanted.owner or present.owner
     if fields["master"] != present.master:
@@ -122,9 +139,9 @@ def merge(wanted: Object, present: Object) -> Object:
 def _fill(wanted: Any, present: Any) -> Any:
     if wanted is None:
         return present
-    if dataclasses.is_dataclass(wanted) and type(wanted) is type(present):
-        return type(wanted)(  # type: ignore[call-overload]
-            **{field.name: _fill(getattr(wanted, field.name), getattr(present, field.name)) for field in dataclasses.fields(wanted)})
+    if isinstance(wanted, (Bridge, Ipip, Vxlan, Veth, Port)) and type(wanted) is type(present):
+        open_fields = {name: getattr(present, name) for name, value in vars(wanted).items() if value is None}
+        return dataclasses.replace(wanted, **open_fields)
     return wanted
 
 
@@ -139,23 +156,33 @@ def _deletion(item: Object, restored: Mapping[Key, Object]) -> Operation:
 # ------------------------------------------------------------------------------------------------ what must go first
 
 
-def _first_deletions(desired: State, observed: State, surplus: List[Object]) -> List[Operation]:
+def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> list[Operation]:
     """Deletions that something new waits for: links that can only be made anew, and addresses and tunnels in their way."""
-    links = {item.key for item in observed.values() if isinstance(item, Link) and _needs_recreation(desired.get(item.key), item)}
-    tunnels = {_endpoint(item) for key, item in desired.items() if isinstance(item, Link) and key not in observed} - {None}
+    links = {
+        item.key
+        for item in observed.values()
+        if isinstance(item, Link) and _needs_recreation(desired.get(item.key), item)
+    }
+    tunnels = {_endpoint(item) for key, item in desired.items() if isinstance(item, Link) and key not in observed} - {
+        None
+    }
     links |= {item.key for item in surplus if isinstance(item, Link) and _endpoint(item) in tunnels}
     links |= {_peer(observed[key]) for key in links} & set(observed)
     gone = [item for key, item in observed.items() if key in links or _device(item) in links]
-    wanted: Dict[Key, List[Address]] = {}
+    wanted: dict[Key, list[Address]] = {}
     for item in desired.values():
         if isinstance(item, Address) and item.key not in observed:
             wanted.setdefault(_device(item), []).append(item)
-    gone += [item for item in surplus if isinstance(item, Address) and item not in gone and _in_the_way(item, wanted.get(_device(item), ()))]
+    gone += [
+        item
+        for item in surplus
+        if isinstance(item, Address) and item not in gone and _in_the_way(item, wanted.get(_device(item), ()))
+    ]
     freed = [Operation(item, None) for item in gone]
     return sorted(freed, key=_creation_rank, reverse=True)
 
 
-def _needs_recreation(wanted: Optional[Object], present: Link) -> bool:
+def _needs_recreation(wanted: Object | None, present: Link) -> bool:
     """Whether the kernel refuses to change *present* into *wanted* in place."""
     if not isinstance(wanted, Link) or wanted.external:
         return False
@@ -199,7 +226,7 @@ def _in_the_way(old: Address, new: Iterable[Address]) -> bool:
 
 def conflicts(
     desired: State, observed: State, owner: str, owned: Callable[[Object], bool], adopt: bool = False
-) -> List[str]:
+) -> list[str]:
     """Everything that is in the way of *desired*, one sentence each: what, where, whose it looks like, what to do.
 
     Args:
@@ -209,14 +236,16 @@ def conflicts(
         owned: whether an observed object is the document's.
         adopt: foreign objects may be taken over, other documents' may not.
     """
-    found: List[str] = []
+    found: list[str] = []
     for key, wanted in desired.items():
         present = observed.get(key)
         if isinstance(wanted, Link) and wanted.external:
             if present is None:
                 found.append("%s is referred to and is not there: make it first" % _name(wanted))
         elif present is not None and not owned(present) and _foreign(wanted, present, owner, adopt):
-            found.append("%s is there already and not ours (%s): %s" % (_name(wanted), _whose(present), _remedy(present)))
+            found.append(
+                "%s is there already and not ours (%s): %s" % (_name(wanted), _whose(present), _remedy(present))
+            )
     return found + _missing_devices(desired, observed)
 
 
@@ -231,13 +260,13 @@ def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:
     if isinstance(wanted, Route) and isinstance(present, Route):
         if wanted.protocol == present.protocol:
             return bool(owner)
-        return not adopt or not owner and present.protocol == OVERLAY_PROTOCOL
+        return not adopt or (not owner and present.protocol == OVERLAY_PROTOCOL)
     return bool(owner) and not adopt
 
 
-def _missing_devices(desired: State, observed: State) -> List[str]:
+def _missing_devices(desired: State, observed: State) -> list[str]:
     """Devices and masters that objects name and that neither the document nor the host has."""
-    wanted: Set[Tuple[str, Key]] = set()
+    wanted: set[tuple[str, Key]] = set()
     for item in desired.values():
         if _device(item):
             wanted.add((_name(item) if not isinstance(item, Route) else "a route", _device(item)))
@@ -247,26 +276,26 @@ def _missing_devices(desired: State, observed: State) -> List[str]:
             wanted.add((_name(item), ("link", item.namespace, item.options.link)))
     return [
         "%s needs the link %s%s, which is not there" % (who, key[2], " in namespace %s" % key[1] if key[1] else "")
-        for who, key in sorted(wanted) if key not in desired and key not in observed]
+        for who, key in sorted(wanted)
+        if key not in desired and key not in observed
+    ]
 
 
 def _name(item: Object) -> str:
-    where = getattr(item, "namespace", "")
-    words = {
-        Link: lambda: "link %s" % item.key[2],
-        Namespace: lambda: "namespace %s" % item.key[1],
-        Firewall: lambda: "nftables table inet podnet_overlay",
-    }.get(type(item), lambda: describe(item))()
-    return words + (" in namespace %s" % where if where and isinstance(item, Link) else "")
+    if isinstance(item, Link):
+        return "link %s%s" % (item.name, " in namespace %s" % item.namespace if item.namespace else "")
+    return "nftables table inet podnet_overlay" if isinstance(item, Firewall) else describe(item)
 
 
 def _whose(item: Object) -> str:
     if getattr(item, "owner", ""):
-        return "it belongs to the document %r" % getattr(item, "owner")
+        return "it belongs to the document %r" % item.owner  # type: ignore[union-attr]
     if isinstance(item, Route):
         return "%s; protocol %s" % (describe(item), protocol_name(item.protocol))
     if isinstance(item, Link):
-        guess = _LOOKS_LIKE.get(item.name) or ("a physical or virtual interface" if not item.kind else "a %s made by hand or another tool" % item.kind)
+        guess = _LOOKS_LIKE.get(item.name) or (
+            "a physical or virtual interface" if not item.kind else "a %s made by hand or another tool" % item.kind
+        )
         return "it looks like %s" % guess
     return "it was made by hand or by another tool"
 
@@ -283,5 +312,8 @@ _LOOKS_LIKE = {
 def _remedy(item: Object) -> str:
     if getattr(item, "owner", ""):
         return "change it through that document, or tear that one down"
-    return "remove it, choose another name, or take it over with adopt: true" if not isinstance(item, Route) else (
-        "remove it, or take it over with adopt: true")
+    return (
+        "remove it, choose another name, or take it over with adopt: true"
+        if not isinstance(item, Route)
+        else ("remove it, or take it over with adopt: true")
+    )

@@ -1,6 +1,6 @@
-# -*- coding: utf-8 -*-
-# Copyright: podnet.overlay contributors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """Brings a host to a document: observe, compare, apply, and undo when something fails.
 
@@ -15,10 +15,11 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any
 
-from ._difference import Operation, apply, conflicts, difference
+from ._difference import Operation, conflicts, difference
 from ._kernel import Kernel, KernelError, write_atomically
 from ._model import (
     OVERLAY_PROTOCOL,
@@ -58,7 +59,7 @@ class Failed(Exception):
 class Result:
     """What a run did, or in check mode would do. ``before`` and ``after`` hold a line for each object that changes."""
 
-    operations: Tuple[Operation, ...]
+    operations: tuple[Operation, ...]
 
     @property
     def changed(self) -> bool:
@@ -73,7 +74,7 @@ class Result:
         return _lines(operation.after for operation in self.operations)
 
 
-def _lines(objects: Iterator[Optional[Object]]) -> str:
+def _lines(objects: Iterator[Object | None]) -> str:
     return "".join(sorted(describe(item) + "\n" for item in objects if item is not None))
 
 
@@ -86,19 +87,31 @@ class Saved:
 
     name: str
     document: Mapping[str, Any]
-    before: Tuple[Sysctl, ...] = ()
+    before: tuple[Sysctl, ...] = ()
 
     def desired(self) -> State:
         return desired_state(self.document, self.name)
 
     def as_json(self) -> str:
         before = [
-            {"namespace": item.namespace, "name": item.name, "value": item.value, "restores": [list(pair) for pair in item.restores]}
-            for item in self.before]
-        return json.dumps({"version": STATE_VERSION, "name": self.name, "document": self.document, "before": before}, sort_keys=True) + "\n"
+            {
+                "namespace": item.namespace,
+                "name": item.name,
+                "value": item.value,
+                "restores": [list(pair) for pair in item.restores],
+            }
+            for item in self.before
+        ]
+        return (
+            json.dumps(
+                {"version": STATE_VERSION, "name": self.name, "document": self.document, "before": before},
+                sort_keys=True,
+            )
+            + "\n"
+        )
 
 
-def load(name: str) -> Optional[Saved]:
+def load(name: str) -> Saved | None:
     """The saved state of one document.
 
     Raises:
@@ -111,12 +124,20 @@ def load(name: str) -> Optional[Saved]:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Mistakes(["the saved state %s cannot be read (%s): restore it, or remove it to start from the kernel's state" % (path, error)]) from None
+        raise Mistakes(
+            [
+                "the saved state %s cannot be read (%s): restore it, or remove it to start from the kernel's state"
+                % (path, error)
+            ]
+        ) from None
     if raw.get("version") != STATE_VERSION:
-        raise Mistakes(["the saved state %s has version %r, and this release knows %d" % (path, raw.get("version"), STATE_VERSION)])
+        raise Mistakes(
+            ["the saved state %s has version %r, and this release knows %d" % (path, raw.get("version"), STATE_VERSION)]
+        )
     before = tuple(
         Sysctl(item["namespace"], item["name"], item["value"], tuple((name, value) for name, value in item["restores"]))
-        for item in raw["before"])
+        for item in raw["before"]
+    )
     return Saved(name, raw["document"], before)
 
 
@@ -124,7 +145,7 @@ def _state_path(name: str) -> str:
     return os.path.join(STATE_FOLDER, name + ".json")
 
 
-def _save(saved: Optional[Saved], name: str) -> None:
+def _save(saved: Saved | None, name: str) -> None:
     path = _state_path(name)
     if saved is None:
         with contextlib.suppress(FileNotFoundError):
@@ -135,10 +156,12 @@ def _save(saved: Optional[Saved], name: str) -> None:
         write_atomically(path, saved.as_json(), 0o600)
 
 
-def saved_names() -> List[str]:
+def saved_names() -> list[str]:
     """The documents of this host."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(name[:-5] for name in os.listdir(STATE_FOLDER) if name.endswith(".json") and not name.startswith("."))
+        return sorted(
+            name[:-5] for name in os.listdir(STATE_FOLDER) if name.endswith(".json") and not name.startswith(".")
+        )
     return []
 
 
@@ -153,7 +176,10 @@ def locked(timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Failed("another run holds %s for more than %d s: wait for it, or see who with fuser" % (LOCK_FILE, timeout)) from None
+                    raise Failed(
+                        "another run holds %s for more than %d s: wait for it, or see who with fuser"
+                        % (LOCK_FILE, timeout)
+                    ) from None
                 time.sleep(0.1)
         yield
 
@@ -179,7 +205,7 @@ def converge(
     desired: State,
     *,
     owner: str = "",
-    document: Optional[Mapping[str, Any]] = None,
+    document: Mapping[str, Any] | None = None,
     absent: Sequence[Object] = (),
     purge: bool = True,
     adopt: bool = False,
@@ -206,20 +232,25 @@ def converge(
         observed = _observe(kernel, desired, owner, saved, absent)
         owned = _ownership(owner, saved, observed)
         mistakes = conflicts(desired, observed, owner, owned, adopt)
-        mistakes += _missing_sysctls(kernel, desired, observed)
+        mistakes += _missing_sysctls(desired, observed)
         if mistakes:
             raise Mistakes(mistakes)
         unwanted = {item.key for item in absent}
-        restored = {item.key: item for item in (saved.before if saved else ())}
+        restored: State = {item.key: item for item in (saved.before if saved else ())}
         operations = difference(
-            desired, observed, lambda item: item.key in unwanted or purge and bool(owner) and owned(item), restored)
+            desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
+        )
         if not check:
-            _carry_out(kernel, operations, owner, saved, document, observed)
+            _carry_out(kernel, operations, owner, saved, document)
         return Result(tuple(operations))
 
 
 def _carry_out(
-    kernel: Kernel, operations: List[Operation], owner: str, saved: Optional[Saved], document: Optional[Mapping[str, Any]], observed: State
+    kernel: Kernel,
+    operations: list[Operation],
+    owner: str,
+    saved: Saved | None,
+    document: Mapping[str, Any] | None,
 ) -> None:
     """Save what undoing needs, change the kernel, and take it back if that fails."""
     new = None
@@ -238,7 +269,7 @@ def _carry_out(
         _save(None, owner)
 
 
-def _undo(kernel: Kernel, done: Sequence[Operation]) -> List[str]:
+def _undo(kernel: Kernel, done: Sequence[Operation]) -> list[str]:
     """Take operations back, the last first; what could not be taken back."""
     left = []
     for operation in reversed(done):
@@ -249,16 +280,19 @@ def _undo(kernel: Kernel, done: Sequence[Operation]) -> List[str]:
     return left
 
 
-def _failure_text(error: KernelError, left: List[str]) -> str:
+def _failure_text(error: KernelError, left: list[str]) -> str:
     if not error.done:
         return "%s. Nothing was changed." % error
     if not left:
         return "%s. The %d changes made before it were undone." % (error, len(error.done))
     return "%s. Of the %d changes made before it, these could not be undone: %s. Run again to put the rest right." % (
-        error, len(error.done), "; ".join(left))
+        error,
+        len(error.done),
+        "; ".join(left),
+    )
 
 
-def _before(operations: Sequence[Operation], saved: Optional[Saved]) -> Tuple[Sysctl, ...]:
+def _before(operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysctl, ...]:
     """Each sysctl's value from before its first change; those that are restored are forgotten."""
     kept = {item.key: item for item in (saved.before if saved else ())}
     for operation in operations:
@@ -271,7 +305,7 @@ def _before(operations: Sequence[Operation], saved: Optional[Saved]) -> Tuple[Sy
 # ------------------------------------------------------------------------------------------------ observing
 
 
-def _observe(kernel: Kernel, desired: State, owner: str, saved: Optional[Saved], absent: Sequence[Object]) -> State:
+def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, absent: Sequence[Object]) -> State:
     namespaces = {"", *_places(desired.values()), *_places(absent)}
     if owner:
         namespaces |= {name for name, holder in kernel.namespace_owners().items() if holder == owner}
@@ -292,28 +326,31 @@ def _observe(kernel: Kernel, desired: State, owner: str, saved: Optional[Saved],
     return observed
 
 
-def _places(objects: Any) -> Set[str]:
-    names = {getattr(item, "namespace", "") for item in objects} | {item.name for item in objects if isinstance(item, Namespace)}
+def _places(objects: Any) -> set[str]:
+    names = {getattr(item, "namespace", "") for item in objects} | {
+        item.name for item in objects if isinstance(item, Namespace)
+    }
     return names - {""}
 
 
-def _missing_sysctls(kernel: Kernel, desired: State, observed: State) -> List[str]:
+def _missing_sysctls(desired: State, observed: State) -> list[str]:
     """Sysctls that this kernel has not, where neither the namespace nor the link that carries them is about to be made."""
     return [
-        "sysctl %s is not there%s: a misspelt name, or a missing link or kernel module" % (
-            item.name, " in namespace %s" % item.namespace if item.namespace else "")
+        "sysctl %s is not there%s: a misspelt name, or a missing link or kernel module"
+        % (item.name, " in namespace %s" % item.namespace if item.namespace else "")
         for item in of_type(desired, Sysctl)
-        if item.key not in observed and not (item.namespace and ("namespace", item.namespace) not in observed)]
+        if item.key not in observed and not (item.namespace and ("namespace", item.namespace) not in observed)
+    ]
 
 
-def _ownership(owner: str, saved: Optional[Saved], observed: State) -> Callable[[Object], bool]:
+def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Object], bool]:
     """Whether an observed object is the document's: by its mark in the kernel, and by no other document's claim."""
     links = {item.key for item in of_type(observed, Link) if owner and item.owner == owner}
     namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
     before = {item.key for item in (saved.before if saved else ())}
     named = _routes_of(saved) if saved else set()
     guarding = bool(saved and saved.document.get("firewall"))
-    claimed: Set[Key] = set()
+    claimed: set[Key] = set()
     for name in saved_names():
         other = load(name) if owner and name != owner else None
         claimed |= _routes_of(other) if other else set()
@@ -334,14 +371,14 @@ def _ownership(owner: str, saved: Optional[Saved], observed: State) -> Callable[
     return owned
 
 
-def _routes_of(saved: Saved) -> Set[Key]:
+def _routes_of(saved: Saved) -> set[Key]:
     return {item.key for item in of_type(saved.desired(), Route)} if saved.document else set()
 
 
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def inventory(owner: str) -> Dict[str, Any]:
+def inventory(owner: str) -> dict[str, Any]:
     """What *owner* owns, as a document, with the links that it only refers to marked external."""
     with Kernel() as kernel:
         saved = load(owner)
@@ -359,9 +396,9 @@ def inventory(owner: str) -> Dict[str, Any]:
         return render(mine, owner)
 
 
-def _references(state: State) -> Set[Key]:
+def _references(state: State) -> set[Key]:
     """The links that objects name."""
-    found: Set[Key] = set()
+    found: set[Key] = set()
     for item in state.values():
         where = getattr(item, "namespace", "")
         names = [getattr(item, "dev", ""), getattr(item, "master", "")]

@@ -1,6 +1,6 @@
-# -*- coding: utf-8 -*-
-# Copyright: podnet.overlay contributors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """The one file that talks to the kernel: rtnetlink by pyroute2's message types, /proc/sys, /run/netns and nft.
 
@@ -25,8 +25,10 @@ import struct
 import subprocess
 import sys
 import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, TypeVar
 
 from ._difference import Operation
 from ._model import (
@@ -51,8 +53,11 @@ from ._model import (
     Vxlan,
     state_of,
 )
+from ._netns import FOLDER as NETNS_FOLDER
+from ._netns import inside, loopback_alias
 
-NETNS_FOLDER = "/run/netns"
+T = TypeVar("T")
+
 NETNS_FILES = "/etc/netns"
 FIREWALL_TABLE = "podnet_overlay"
 
@@ -61,7 +66,7 @@ class MissingLibrary(RuntimeError):
     """pyroute2 is not there for this interpreter."""
 
 
-def _message_types() -> Tuple[Any, Any, Any]:
+def _message_types() -> tuple[Any, Any, Any]:
     """pyroute2's types of link, address and neighbour messages (0.7.2 and newer).
 
     Importing ``pyroute2`` runs its ``__init__``, which imports all of its 370 modules: 3 to 6 s on a slow host. The
@@ -102,20 +107,23 @@ class Failure:
 class KernelError(Exception):
     """An operation failed. ``done`` are those of the same run that had been carried out before, in order."""
 
-    def __init__(self, operation: Optional[Operation], failure: Failure, done: Sequence[Operation] = ()) -> None:
+    def __init__(self, operation: Operation | None, failure: Failure, done: Sequence[Operation] = ()) -> None:
         self.operation, self.failure, self.done = operation, failure, list(done)
         what = "cannot %s: " % operation if operation else ""
         cause = _likely_cause(operation, failure.code)
         super().__init__("%s%s%s" % (what, failure, ". " + cause if cause else ""))
 
 
-def _likely_cause(operation: Optional[Operation], code: int) -> str:
+def _likely_cause(operation: Operation | None, code: int) -> str:
     item = operation.item if operation else None
     if code in (errno.EPERM, errno.EACCES):
         return "This needs root (CAP_NET_ADMIN): run with become: true"
     if isinstance(item, Link):
         if code == errno.EOPNOTSUPP:
-            return "This kernel has no %s device: load the module %s, or choose another backend" % (item.kind, item.kind)
+            return "This kernel has no %s device: load the module %s, or choose another backend" % (
+                item.kind,
+                item.kind,
+            )
         if code == errno.EEXIST and item.kind in ("ipip", "vxlan"):
             return "Another %s device has the same endpoints: ip -d link show type %s" % (item.kind, item.kind)
         if code == errno.EINVAL and item.mtu:
@@ -139,7 +147,6 @@ _NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 24, 25, 26, 2
 _IFF_UP = 0x1
 _SKIP_STATISTICS = 8
 _BATCH = 1000
-_CLONE_NEWNET = 0x40000000
 
 
 class _Socket:
@@ -157,16 +164,16 @@ class _Socket:
     def close(self) -> None:
         self._socket.close()
 
-    def dump(self, kind: int, body: bytes) -> List[bytes]:
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
         """The datagrams that answer a dump request, each with one or more messages. Repeated while a change interrupts it."""
         while True:
             parts, interrupted = self._dump_once(kind, body)
             if not interrupted:
                 return parts
 
-    def _dump_once(self, kind: int, body: bytes) -> Tuple[List[bytes], bool]:
+    def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._socket.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
-        parts: List[bytes] = []
+        parts: list[bytes] = []
         interrupted = False
         while True:
             part = self._socket.recv(1 << 17)
@@ -181,16 +188,17 @@ class _Socket:
             if _ends(part):
                 return parts, interrupted
 
-    def send(self, messages: Sequence[bytes]) -> Dict[int, Failure]:
+    def send(self, messages: Sequence[bytes]) -> dict[int, Failure]:
         """Send requests in order; the failures by position. Only the last is acknowledged: refusals always are."""
-        failures: Dict[int, Failure] = {}
+        failures: dict[int, Failure] = {}
         for start in range(0, len(messages), _BATCH):
-            batch = messages[start:start + _BATCH]
+            batch = messages[start : start + _BATCH]
             last = len(batch) - 1
             request = b"".join(
                 _HEADER.pack(len(data), kind, flags | (_ACK if index == last else 0), index, 0) + data[16:]
                 for index, data in enumerate(batch)
-                for _length, kind, flags, _sequence, _port in (_HEADER.unpack_from(data),))
+                for _length, kind, flags, _sequence, _port in (_HEADER.unpack_from(data),)
+            )
             self._socket.send(request)
             answered = False
             while not answered:
@@ -205,7 +213,7 @@ class _Socket:
         return failures
 
 
-def _messages(part: bytes) -> Iterator[Tuple[int, int, int, int]]:
+def _messages(part: bytes) -> Iterator[tuple[int, int, int, int]]:
     """(offset, length, type, flags) of each message of a datagram."""
     offset, end = 0, len(part)
     while offset + 16 <= end:
@@ -216,7 +224,11 @@ def _messages(part: bytes) -> Iterator[Tuple[int, int, int, int]]:
 
 def _ends(part: bytes) -> bool:
     """Whether a dump's datagram holds the final message, which a short dump carries along."""
-    return len(part) >= 20 and struct.unpack_from("=H", part, len(part) - 16)[0] == _DONE and struct.unpack_from("=I", part, len(part) - 20)[0] == 20
+    return (
+        len(part) >= 20
+        and struct.unpack_from("=H", part, len(part) - 16)[0] == _DONE
+        and struct.unpack_from("=I", part, len(part) - 20)[0] == 20
+    )
 
 
 def _failure(part: bytes, offset: int, size: int, flags: int) -> Failure:
@@ -229,13 +241,13 @@ def _failure(part: bytes, offset: int, size: int, flags: int) -> Failure:
     return Failure(code, text)
 
 
-def _attributes(part: bytes, offset: int, end: int) -> Dict[int, bytes]:
+def _attributes(part: bytes, offset: int, end: int) -> dict[int, bytes]:
     found = {}
     while offset + 4 <= end:
         length, kind = struct.unpack_from("=HH", part, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = part[offset + 4:offset + length]
+        found[kind & 0x3FFF] = part[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
 
@@ -271,13 +283,30 @@ def encode_route(route: Route, oif: int, kind: int = _NEWROUTE, flags: int = _RE
     if route.mtu:
         body += _ATTRIBUTE.pack(12, _RTA_METRICS) + _WORD.pack(8, _RTAX_MTU, route.mtu)
     scope = 0 if route.via or route.type != "unicast" else _SCOPE_LINK
-    return _ROUTE.pack(
-        28 + len(body), kind, flags, 0, 0,
-        socket.AF_INET, bits, 0, 0, table if table < 256 else 0, route.protocol, scope, ROUTE_TYPES[route.type],
-        _ONLINK if route.onlink else 0) + body
+    return (
+        _ROUTE.pack(
+            28 + len(body),
+            kind,
+            flags,
+            0,
+            0,
+            socket.AF_INET,
+            bits,
+            0,
+            0,
+            table if table < 256 else 0,
+            route.protocol,
+            scope,
+            ROUTE_TYPES[route.type],
+            _ONLINK if route.onlink else 0,
+        )
+        + body
+    )
 
 
-def decode_routes(part: bytes, namespace: str, names: Mapping[int, str], tables: Collection[int] = ()) -> Iterator[Route]:
+def decode_routes(
+    part: bytes, namespace: str, names: Mapping[int, str], tables: Collection[int] = ()
+) -> Iterator[Route]:
     """The IPv4 routes of a dump's datagram; *names* gives devices by index. The table local, and tos routes, are left out."""
     ntoa = socket.inet_ntoa
     header, attribute, word = _ROUTE.unpack_from, _ATTRIBUTE.unpack_from, _WORD_AT
@@ -286,29 +315,40 @@ def decode_routes(part: bytes, namespace: str, names: Mapping[int, str], tables:
         size, kind, _f, _s, _p, family, bits, _src, tos, table, protocol, _scope, rtype, flags = header(part, offset)
         stop, at = offset + size, offset + 28
         offset = (stop + 3) & ~3
-        if kind != _NEWROUTE or family != 2 or tos or table == 255 and 255 not in tables:
+        if kind != _NEWROUTE or family != 2 or tos or (table == 255 and 255 not in tables):
             continue
-        dst, via, dev, src, metric, mtu, known = "0.0.0.0", "", "", "", 0, 0, True
+        dst, via, dev, src, metric, mtu = "0.0.0.0", "", "", "", 0, 0
         while at < stop:
             length, what = attribute(part, at)
             value = at + 4
             if what == _RTA_TABLE:
                 table = word(part, value)[0]
             elif what == _RTA_DST:
-                dst = ntoa(part[value:value + 4])
+                dst = ntoa(part[value : value + 4])
             elif what == _RTA_GATEWAY:
-                via = ntoa(part[value:value + 4])
+                via = ntoa(part[value : value + 4])
             elif what == _RTA_OIF:
                 dev = names.get(word(part, value)[0], "?")
             elif what == _RTA_PRIORITY:
                 metric = word(part, value)[0]
             elif what == _RTA_PREFSRC:
-                src = ntoa(part[value:value + 4])
+                src = ntoa(part[value : value + 4])
             elif what == _RTA_METRICS:
                 mtu = _metrics_mtu(part, value, at + length)
             at += (length + 3) & ~3
         yield Route(
-            namespace, "%s/%d" % (dst, bits), via, dev, flags & _ONLINK != 0, table, metric, src, mtu, protocol, _TYPE_NAMES.get(rtype, str(rtype)))
+            namespace,
+            "%s/%d" % (dst, bits),
+            via,
+            dev,
+            flags & _ONLINK != 0,
+            table,
+            metric,
+            src,
+            mtu,
+            protocol,
+            _TYPE_NAMES.get(rtype, str(rtype)),
+        )
 
 
 def _metrics_mtu(part: bytes, offset: int, end: int) -> int:
@@ -320,21 +360,35 @@ def _metrics_mtu(part: bytes, offset: int, end: int) -> int:
 
 _BRIDGE_TIMES = ("ageing_time", "forward_delay", "hello_time", "max_age")  # in hundredths of a second in the kernel
 _BRIDGE = {
-    "stp": "IFLA_BR_STP_STATE", "ageing_time": "IFLA_BR_AGEING_TIME", "forward_delay": "IFLA_BR_FORWARD_DELAY",
-    "hello_time": "IFLA_BR_HELLO_TIME", "max_age": "IFLA_BR_MAX_AGE", "priority": "IFLA_BR_PRIORITY",
+    "stp": "IFLA_BR_STP_STATE",
+    "ageing_time": "IFLA_BR_AGEING_TIME",
+    "forward_delay": "IFLA_BR_FORWARD_DELAY",
+    "hello_time": "IFLA_BR_HELLO_TIME",
+    "max_age": "IFLA_BR_MAX_AGE",
+    "priority": "IFLA_BR_PRIORITY",
     "vlan_filtering": "IFLA_BR_VLAN_FILTERING",
 }
 _IPIP = {
-    "local": "IFLA_IPIP_LOCAL", "remote": "IFLA_IPIP_REMOTE", "ttl": "IFLA_IPIP_TTL", "tos": "IFLA_IPIP_TOS",
-    "pmtudisc": "IFLA_IPIP_PMTUDISC", "link": "IFLA_IPIP_LINK",
+    "local": "IFLA_IPIP_LOCAL",
+    "remote": "IFLA_IPIP_REMOTE",
+    "ttl": "IFLA_IPIP_TTL",
+    "tos": "IFLA_IPIP_TOS",
+    "pmtudisc": "IFLA_IPIP_PMTUDISC",
+    "link": "IFLA_IPIP_LINK",
 }
 _VXLAN = {
-    "id": "IFLA_VXLAN_ID", "local": "IFLA_VXLAN_LOCAL", "link": "IFLA_VXLAN_LINK", "port": "IFLA_VXLAN_PORT",
+    "id": "IFLA_VXLAN_ID",
+    "local": "IFLA_VXLAN_LOCAL",
+    "link": "IFLA_VXLAN_LINK",
+    "port": "IFLA_VXLAN_PORT",
     "learning": "IFLA_VXLAN_LEARNING",
 }
 _PORT = {
-    "hairpin": "IFLA_BRPORT_MODE", "isolated": "IFLA_BRPORT_ISOLATED", "learning": "IFLA_BRPORT_LEARNING",
-    "priority": "IFLA_BRPORT_PRIORITY", "cost": "IFLA_BRPORT_COST",
+    "hairpin": "IFLA_BRPORT_MODE",
+    "isolated": "IFLA_BRPORT_ISOLATED",
+    "learning": "IFLA_BRPORT_LEARNING",
+    "priority": "IFLA_BRPORT_PRIORITY",
+    "cost": "IFLA_BRPORT_COST",
 }
 _OPTION_NAMES = {Bridge: _BRIDGE, Ipip: _IPIP, Vxlan: _VXLAN}
 _ISOLATED_TYPE = 33  # linux/if_link.h: IFLA_BRPORT_ISOLATED
@@ -350,15 +404,24 @@ class Kernel:
     def __init__(self) -> None:
         self._ifinfmsg, self._ifaddrmsg, self._ndmsg = _message_types()
         _teach_isolated(self._ifinfmsg)
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._fds = {"": os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
-        self._sockets: Dict[str, _Socket] = {}
-        self._index: Dict[Tuple[str, str], int] = {}
+        self._sockets: dict[str, _Socket] = {}
+        self._index: dict[tuple[str, str], int] = {}
+        self._writers: dict[type, Callable[[Operation, Any], list[Failure]]] = {
+            Namespace: self._write_namespace,
+            NamespaceFile: self._write_file,
+            Firewall: self._write_firewall,
+            Sysctl: self._write_sysctl,
+            Link: self._write_link,
+            Address: self._write_address,
+            Neighbour: self._write_neighbour,
+            ForwardingEntry: self._write_forwarding,
+        }
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Kernel:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
 
-    def __exit__(self, *_exception: Any) -> None:
+    def __exit__(self, *_exception: object) -> None:
         for netlink in self._sockets.values():
             netlink.close()
         for descriptor in self._fds.values():
@@ -366,22 +429,11 @@ class Kernel:
 
     # -------------------------------------------------------------------------------------------- namespaces
 
-    def named_namespaces(self) -> List[str]:
+    def named_namespaces(self) -> list[str]:
         """The namespaces under /run/netns. A file there that is no namespace (a torn creation) does not count."""
         with contextlib.suppress(FileNotFoundError):
             return sorted(name for name in os.listdir(NETNS_FOLDER) if _is_namespace(os.path.join(NETNS_FOLDER, name)))
         return []
-
-    @contextlib.contextmanager
-    def _inside(self, namespace: str) -> Iterator[None]:
-        if not namespace:
-            yield
-            return
-        self._call("setns", self._descriptor(namespace), _CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            self._call("setns", self._fds[""], _CLONE_NEWNET)
 
     def _descriptor(self, namespace: str) -> int:
         if namespace not in self._fds:
@@ -396,32 +448,21 @@ class Kernel:
             os.close(self._fds.pop(namespace))
         self._index = {key: index for key, index in self._index.items() if key[0] != namespace}
 
-    def _call(self, name: str, *arguments: Any) -> None:
-        if getattr(self._libc, name)(*arguments) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, "%s: %s" % (name, os.strerror(code)))
-
     def _socket(self, namespace: str) -> _Socket:
         if namespace not in self._sockets:
-            with self._inside(namespace):
-                self._sockets[namespace] = _Socket()
+            self._sockets[namespace] = _within(namespace, _Socket)
         return self._sockets[namespace]
-
-    def _owner_of_namespace(self, namespace: str) -> str:
-        """From the alias of its ``lo``."""
-        for link in self._decoded(namespace, _GETLINK, self._ifinfmsg):
-            if link["index"] == 1:
-                return _owner(link.get_attr("IFLA_IFALIAS"))
-        return ""
 
     # -------------------------------------------------------------------------------------------- observing
 
-    def observe(self, namespaces: Iterable[str], entries: bool = False, firewall: bool = False, tables: Collection[int] = ()) -> State:
+    def observe(
+        self, namespaces: Iterable[str], entries: bool = False, firewall: bool = False, tables: Collection[int] = ()
+    ) -> State:
         """What is in *namespaces*: links, addresses, routes; with *entries* also neighbours and forwarding entries.
 
         A namespace that is not there is simply absent from the answer.
         """
-        found: List[Object] = []
+        found: list[Object] = []
         present = {"", *self.named_namespaces()}
         wanted = [name for name in namespaces if name in present]
         raw = {name: list(self._decoded(name, _GETLINK, self._ifinfmsg)) for name in wanted}
@@ -443,9 +484,9 @@ class Kernel:
             found += read_firewall()
         return state_of(found)
 
-    def namespace_owners(self) -> Dict[str, str]:
+    def namespace_owners(self) -> dict[str, str]:
         """Each named namespace with the document that owns it, '' for a foreign one."""
-        return {name: self._owner_of_namespace(name) for name in self.named_namespaces()}
+        return {name: _owner(inside(name, loopback_alias)) for name in self.named_namespaces()}
 
     def _decoded(self, namespace: str, kind: int, message: Any, family: int = 0) -> Iterator[Any]:
         query = message()
@@ -456,11 +497,13 @@ class Kernel:
         for part in self._socket(namespace).dump(kind, bytes(query.data)[16:]):
             for offset, size, answer, _flags in _messages(part):
                 if answer == kind - 2:
-                    decoded = message(part[offset:offset + size])
+                    decoded = message(part[offset : offset + size])
                     decoded.decode()
                     yield decoded
 
-    def _links(self, namespace: str, raw: Mapping[str, List[Any]], names: Mapping[str, Mapping[int, str]]) -> Iterator[Link]:
+    def _links(
+        self, namespace: str, raw: Mapping[str, list[Any]], names: Mapping[str, Mapping[int, str]]
+    ) -> Iterator[Link]:
         for link in raw[namespace]:
             info = link.get_attr("IFLA_LINKINFO")
             kind = info.get_attr("IFLA_INFO_KIND") or "" if info else ""
@@ -468,15 +511,33 @@ class Kernel:
             owner = _owner(link.get_attr("IFLA_IFALIAS")) if link["index"] != 1 else ""
             if isinstance(options, Veth) and not owner and options.peer:
                 # A kill between a pair's creation and its second alias leaves an end without: the pair is one thing.
-                peer = next(other for other in raw[options.peer_namespace or ""] if other.get_attr("IFLA_IFNAME") == options.peer)
+                peer = next(
+                    other
+                    for other in raw[options.peer_namespace or ""]
+                    if other.get_attr("IFLA_IFNAME") == options.peer
+                )
                 owner = _owner(peer.get_attr("IFLA_IFALIAS"))
             yield Link(
-                namespace, link.get_attr("IFLA_IFNAME"), kind, bool(link["flags"] & _IFF_UP), link.get_attr("IFLA_MTU"),
-                (link.get_attr("IFLA_ADDRESS") or "") if kind not in ("ipip",) else None,
-                names[namespace].get(link.get_attr("IFLA_MASTER") or 0, ""), options, self._port(info), owner)
+                namespace,
+                link.get_attr("IFLA_IFNAME"),
+                kind,
+                bool(link["flags"] & _IFF_UP),
+                link.get_attr("IFLA_MTU"),
+                (link.get_attr("IFLA_ADDRESS") or "") if kind != "ipip" else None,
+                names[namespace].get(link.get_attr("IFLA_MASTER") or 0, ""),
+                options,
+                self._port(info),
+                owner,
+            )
 
     def _options(
-        self, kind: str, link: Any, info: Any, namespace: str, raw: Mapping[str, List[Any]], names: Mapping[str, Mapping[int, str]]
+        self,
+        kind: str,
+        link: Any,
+        info: Any,
+        namespace: str,
+        raw: Mapping[str, list[Any]],
+        names: Mapping[str, Mapping[int, str]],
     ) -> Any:
         data = info.get_attr("IFLA_INFO_DATA") if info else None
         if kind == "veth":
@@ -490,14 +551,21 @@ class Kernel:
             values.update({name: bool(values[name]) for name in ("stp", "vlan_filtering")})
         elif part is Ipip:
             values.update(
-                {"local": values["local"] or "0.0.0.0", "remote": values["remote"] or "0.0.0.0", "ttl": values["ttl"] or 0,
-                 "tos": values["tos"] or 0, "pmtudisc": bool(values["pmtudisc"]), "link": names[namespace].get(values["link"] or 0, "")})
+                {
+                    "local": values["local"] or "0.0.0.0",
+                    "remote": values["remote"] or "0.0.0.0",
+                    "ttl": values["ttl"] or 0,
+                    "tos": values["tos"] or 0,
+                    "pmtudisc": bool(values["pmtudisc"]),
+                    "link": names[namespace].get(values["link"] or 0, ""),
+                }
+            )
         else:
             values.update({"link": names[namespace].get(values["link"] or 0, ""), "learning": bool(values["learning"])})
         return part(**values)
 
     @staticmethod
-    def _veth(link: Any, namespace: str, raw: Mapping[str, List[Any]]) -> Veth:
+    def _veth(link: Any, namespace: str, raw: Mapping[str, list[Any]]) -> Veth:
         """The peer, where it is in an observed namespace: the two ends name each other's index."""
         index, peer_index = link["index"], link.get_attr("IFLA_LINK")
         here = link.get_attr("IFLA_LINK_NETNSID") is None
@@ -510,7 +578,7 @@ class Kernel:
         return Veth("", "")
 
     @staticmethod
-    def _port(info: Any) -> Optional[Port]:
+    def _port(info: Any) -> Port | None:
         if not info or info.get_attr("IFLA_INFO_SLAVE_KIND") != "bridge":
             return None
         data = info.get_attr("IFLA_INFO_SLAVE_DATA")
@@ -533,27 +601,35 @@ class Kernel:
     def _neighbours(self, namespace: str, names: Mapping[int, str]) -> Iterator[Neighbour]:
         for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_INET):
             if message["state"] & 0x80:  # NUD_PERMANENT
-                yield Neighbour(namespace, names.get(message["ifindex"], "?"), message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR"))
+                yield Neighbour(
+                    namespace,
+                    names.get(message["ifindex"], "?"),
+                    message.get_attr("NDA_DST"),
+                    message.get_attr("NDA_LLADDR"),
+                )
 
     def _forwarding(self, namespace: str, names: Mapping[int, str]) -> Iterator[ForwardingEntry]:
         for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_BRIDGE):
             if message.get_attr("NDA_DST") and message["state"] & 0x80:
                 yield ForwardingEntry(
-                    namespace, names.get(message["ifindex"], "?"), message.get_attr("NDA_LLADDR"), message.get_attr("NDA_DST"))
+                    namespace,
+                    names.get(message["ifindex"], "?"),
+                    message.get_attr("NDA_LLADDR"),
+                    message.get_attr("NDA_DST"),
+                )
 
-    def sysctl(self, namespace: str, name: str) -> Optional[Sysctl]:
+    def sysctl(self, namespace: str, name: str) -> Sysctl | None:
         """A sysctl as it is, or None where the kernel (or the interface) has none of that name."""
         try:
-            with self._inside(namespace), open(_sysctl_path(name), encoding="utf-8") as file:
-                return Sysctl(namespace, name, " ".join(file.read().split()))
+            text = _within(namespace, lambda: _read(_sysctl_path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return Sysctl(namespace, name, " ".join(text.split()))
 
-    def before_forwarding(self, namespace: str) -> Tuple[Tuple[str, str], ...]:
+    def before_forwarding(self, namespace: str) -> tuple[tuple[str, str], ...]:
         """What turning ip_forward also turns (``inet_forward_change``, net/ipv4/devinet.c): each interface's forwarding, and redirects."""
-        folder = "/proc/sys/net/ipv4/conf"
-        with self._inside(namespace):
-            names = ["net.ipv4.conf.%s.forwarding" % name.replace(".", "/") for name in sorted(os.listdir(folder)) if name != "all"]
+        interfaces = _within(namespace, lambda: sorted(os.listdir("/proc/sys/net/ipv4/conf")))
+        names = ["net.ipv4.conf.%s.forwarding" % name.replace(".", "/") for name in interfaces if name != "all"]
         found = [self.sysctl(namespace, name) for name in ["net.ipv4.conf.all.accept_redirects", *names]]
         return tuple((item.name, item.value) for item in found if item)
 
@@ -565,15 +641,15 @@ class Kernel:
         Raises:
             KernelError: at the first that fails, with those that were done.
         """
-        done: List[Operation] = []
+        done: list[Operation] = []
         for group in _groups(operations):
             failed = self._routes(group, done) if isinstance(group[0].item, Route) else self._one(group[0], done)
             if failed:
                 raise KernelError(failed[0], failed[1], done)
 
-    def _one(self, operation: Operation, done: List[Operation]) -> Optional[Tuple[Operation, Failure]]:
+    def _one(self, operation: Operation, done: list[Operation]) -> tuple[Operation, Failure] | None:
         try:
-            failures = _WRITERS[type(operation.item)](self, operation)
+            failures = self._writers[type(operation.item)](operation, operation.item)
         except OSError as error:
             failures = [Failure(error.errno or errno.EIO, error.strerror or str(error))]
         except KernelError as error:
@@ -583,33 +659,38 @@ class Kernel:
         done.append(operation)
         return None
 
-    def _routes(self, group: Sequence[Operation], done: List[Operation]) -> Optional[Tuple[Operation, Failure]]:
+    def _routes(self, group: Sequence[Operation], done: list[Operation]) -> tuple[Operation, Failure] | None:
         requests = []
         for operation in group:
-            route = operation.item
-            assert isinstance(route, Route)
-            kind, flags = (_DELROUTE, _REQUEST) if operation.after is None else (
-                _NEWROUTE, _REQUEST | _CREATE | (_EXCL if operation.before is None else _REPLACE))
-            requests.append(encode_route(route, self._oif(route), kind, flags))
+            try:
+                requests.append(self._route_request(operation, operation.item))
+            except OSError as error:
+                return operation, Failure(error.errno or errno.EIO, error.strerror or "")
         failures = self._socket(group[0].item.namespace).send(requests)  # type: ignore[union-attr]
-        for index in [index for index, failure in failures.items() if failure.code == errno.ESRCH and group[index].after is None]:
-            del failures[index]  # gone with its device or its source address: as wanted
-        done += [operation for index, operation in enumerate(group) if index not in failures]
+        for index, operation in enumerate(group):
+            gone = operation.after is None and index in failures and failures[index].code == errno.ESRCH
+            if index not in failures or gone:  # gone with its device or its source address: as wanted
+                done.append(operation)
+                failures.pop(index, None)
         return next(((group[index], failure) for index, failure in failures.items()), None)
 
-    def _oif(self, route: Route) -> int:
-        return self._index_of(route.namespace, route.dev) if route.dev else 0
+    def _route_request(self, operation: Operation, route: Any) -> bytes:
+        oif = self._index_of(route.namespace, route.dev) if route.dev else 0
+        if operation.after is None:
+            return encode_route(route, oif, _DELROUTE, _REQUEST)
+        return encode_route(
+            route, oif, _NEWROUTE, _REQUEST | _CREATE | (_EXCL if operation.before is None else _REPLACE)
+        )
 
     def _index_of(self, namespace: str, name: str) -> int:
         if (namespace, name) not in self._index:
-            with self._inside(namespace):
-                try:
-                    self._index[namespace, name] = socket.if_nametoindex(name)
-                except OSError:
-                    raise OSError(errno.ENODEV, "there is no link %s" % name) from None
+            try:
+                self._index[namespace, name] = _within(namespace, lambda: socket.if_nametoindex(name))
+            except OSError:
+                raise OSError(errno.ENODEV, "there is no link %s" % name) from None
         return self._index[namespace, name]
 
-    def _request(self, namespace: str, messages: Sequence[Any]) -> List[Failure]:
+    def _request(self, namespace: str, messages: Sequence[Any]) -> list[Failure]:
         encoded = []
         for kind, flags, message in messages:
             message["header"]["type"], message["header"]["flags"] = kind, _REQUEST | flags
@@ -617,68 +698,45 @@ class Kernel:
             encoded.append(bytes(message.data))
         return list(self._socket(namespace).send(encoded).values())
 
-    def _write_namespace(self, operation: Operation) -> List[Failure]:
-        item = operation.item
-        assert isinstance(item, Namespace)
+    def _write_namespace(self, operation: Operation, item: Namespace) -> list[Failure]:
         path = os.path.join(NETNS_FOLDER, item.name)
         if operation.after is None:
             self._forget_namespace(item.name)
-            self._call("umount2", os.fsencode(path), 2)  # MNT_DETACH
+            _mount_call("umount2", os.fsencode(path), 2)  # MNT_DETACH
             os.unlink(path)
         elif operation.before is not None:
-            return self._mark_namespace(operation.after)
+            return self._mark_namespace(item)
         else:
             self._create_namespace(item, path)
         return []
 
     def _create_namespace(self, item: Namespace, path: str) -> None:
         """Mark it before it gets its name, so that a kill in between leaves nothing of ours unmarked."""
-        self._prepare_netns_folder()
+        _prepare_netns_folder()
         if item.pid is not None:
-            self._name_namespace("/proc/%d/ns/net" % item.pid, path)
+            _name_namespace("/proc/%d/ns/net" % item.pid, path)
             return
-        self._call("unshare", _CLONE_NEWNET)
-        try:
+
+        def make() -> None:
             self._sockets[item.name] = _Socket()
             failures = self._mark_namespace(item)
             if failures:
                 raise KernelError(None, failures[0])
-            self._name_namespace("/proc/thread-self/ns/net", path)
+            _name_namespace("/proc/thread-self/ns/net", path)
+
+        try:
+            inside(None, make)
         except BaseException:
             self._forget_namespace(item.name)
             raise
-        finally:
-            self._call("setns", self._fds[""], _CLONE_NEWNET)
 
-    def _mark_namespace(self, item: Object) -> List[Failure]:
-        assert isinstance(item, Namespace)
+    def _mark_namespace(self, item: Namespace) -> list[Failure]:
         message = self._ifinfmsg()
         message["index"], message["flags"], message["change"] = 1, _IFF_UP, _IFF_UP
         message["attrs"] = [("IFLA_IFALIAS", ALIAS_PREFIX + item.owner)] if item.owner else []
         return self._request(item.name, [(_NEWLINK, 0, message)])
 
-    def _prepare_netns_folder(self) -> None:
-        """As ip-netns(8) does: a shared mount, so that names given in one mount namespace are seen in the others."""
-        os.makedirs(NETNS_FOLDER, mode=0o755, exist_ok=True)
-        folder = os.fsencode(NETNS_FOLDER)
-        shared = 0x100000 | 0x4000  # MS_SHARED | MS_REC
-        try:
-            self._call("mount", b"", folder, b"none", shared, None)
-        except OSError:
-            self._call("mount", folder, folder, b"none", 0x1000 | 0x4000, None)  # MS_BIND | MS_REC
-            self._call("mount", b"", folder, b"none", shared, None)
-
-    def _name_namespace(self, source: str, path: str) -> None:
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-        try:
-            self._call("mount", os.fsencode(source), os.fsencode(path), b"none", 0x1000, None)  # MS_BIND
-        except OSError:
-            os.unlink(path)
-            raise
-
-    def _write_file(self, operation: Operation) -> List[Failure]:
-        item = operation.item
-        assert isinstance(item, NamespaceFile)
+    def _write_file(self, operation: Operation, item: NamespaceFile) -> list[Failure]:
         path = os.path.join(NETNS_FILES, item.namespace, item.name)
         if operation.after is None:
             os.unlink(path)
@@ -688,26 +746,23 @@ class Kernel:
             write_atomically(path, item.content)
         return []
 
-    def _write_firewall(self, operation: Operation) -> List[Failure]:
+    def _write_firewall(self, operation: Operation, _item: Firewall) -> list[Failure]:
         _nft({"nftables": list(firewall_commands(operation.before, operation.after))})  # type: ignore[arg-type]
         return []
 
-    def _write_sysctl(self, operation: Operation) -> List[Failure]:
+    def _write_sysctl(self, operation: Operation, _item: Sysctl) -> list[Failure]:
         item = operation.after
         if isinstance(item, Sysctl):
             for name, value in ((item.name, item.value), *item.restores):
                 try:
-                    with self._inside(item.namespace), open(_sysctl_path(name), "w", encoding="utf-8") as file:
-                        file.write(value)
+                    _within(item.namespace, partial(_write, _sysctl_path(name), value))
                 except FileNotFoundError:
                     if name == item.name:
                         raise
         return []
 
-    def _write_link(self, operation: Operation) -> List[Failure]:
+    def _write_link(self, operation: Operation, item: Link) -> list[Failure]:
         before, after = operation.before, operation.after
-        item = operation.item
-        assert isinstance(item, Link)
         if after is None:
             self._index.pop((item.namespace, item.name), None)
             message = self._ifinfmsg()
@@ -721,7 +776,7 @@ class Kernel:
         if created and failures:
             with contextlib.suppress(OSError):
                 self._index_of(item.namespace, item.name)
-                self._write_link(Operation(item, None))
+                self._write_link(Operation(item, None), item)
         return failures
 
     def _made_with_its_peer(self, link: Link) -> bool:
@@ -732,46 +787,56 @@ class Kernel:
         return False
 
     def _creation(self, link: Link) -> Any:
-        info: List[Tuple[str, Any]] = [("IFLA_INFO_KIND", link.kind)]
+        info: list[tuple[str, Any]] = [("IFLA_INFO_KIND", link.kind)]
         if isinstance(link.options, Veth):
-            peer: Dict[str, Any] = {"attrs": [("IFLA_IFNAME", link.options.peer)]}
+            peer: dict[str, Any] = {"attrs": [("IFLA_IFNAME", link.options.peer)]}
             if link.options.peer_namespace != link.namespace:
                 peer["attrs"].append(("IFLA_NET_NS_FD", self._descriptor(link.options.peer_namespace or "")))
             info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
         elif link.options is not None:
             info.append(("IFLA_INFO_DATA", {"attrs": self._option_attributes(link, link.options)}))
         message = self._ifinfmsg()
-        message["attrs"] = [("IFLA_IFNAME", link.name), *self._plain_attributes(None, link), ("IFLA_LINKINFO", {"attrs": info})]
+        message["attrs"] = [
+            ("IFLA_IFNAME", link.name),
+            *self._plain_attributes(None, link),
+            ("IFLA_LINKINFO", {"attrs": info}),
+        ]
         return message
 
     @staticmethod
-    def _plain_attributes(before: Optional[Link], after: Link) -> List[Tuple[str, Any]]:
+    def _plain_attributes(before: Link | None, after: Link) -> list[tuple[str, Any]]:
         return [
             (attribute, getattr(after, name))
             for name, attribute in (("address", "IFLA_ADDRESS"), ("mtu", "IFLA_MTU"))
-            if getattr(after, name) not in (None, "") and (before is None or getattr(before, name) != getattr(after, name))]
+            if getattr(after, name) not in (None, "")
+            and (before is None or getattr(before, name) != getattr(after, name))
+        ]
 
-    def _option_attributes(self, link: Link, options: Any) -> List[Tuple[str, Any]]:
+    def _option_attributes(self, link: Link, options: Any) -> list[tuple[str, Any]]:
         attributes = []
         for name, value in asdict(options).items():
             if value is None or value == "" or (name, value) in (("local", "0.0.0.0"), ("remote", "0.0.0.0")):
                 continue
             if name == "link":
-                value = self._index_of(link.namespace, value)
+                raw = self._index_of(link.namespace, value)
             elif name in _BRIDGE_TIMES:
-                value *= 100
-            attributes.append((_OPTION_NAMES[type(options)][name], int(value) if isinstance(value, bool) else value))
+                raw = value * 100
+            else:
+                raw = int(value) if isinstance(value, bool) else value
+            attributes.append((_OPTION_NAMES[type(options)][name], raw))
         return attributes
 
-    def _settings(self, before: Optional[Link], after: Link, created: bool) -> Iterator[Tuple[int, int, Any]]:
+    def _settings(self, before: Link | None, after: Link, created: bool) -> Iterator[tuple[int, int, Any]]:
         """What the creating message cannot carry, or all that changes: alias, state, master, then the port's options."""
         message = self._ifinfmsg()
-        attributes = [("IFLA_IFNAME", after.name)]
+        attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", after.name)]
         if not created:
             attributes += self._plain_attributes(before, after)
             if before is not None and before.options != after.options and not isinstance(after.options, Veth):
                 data = {"attrs": self._option_attributes(after, after.options)}
-                attributes.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", after.kind), ("IFLA_INFO_DATA", data)]}))
+                attributes.append(
+                    ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", after.kind), ("IFLA_INFO_DATA", data)]})
+                )
         if after.owner and (before is None or before.owner != after.owner):
             attributes.append(("IFLA_IFALIAS", ALIAS_PREFIX + after.owner))
         if (after.master or "") != (before.master or "" if before else "") and after.master is not None:
@@ -787,9 +852,7 @@ class Kernel:
             port["attrs"] = [("IFLA_IFNAME", after.name), ("IFLA_LINKINFO", slave)]
             yield _NEWLINK, 0, port
 
-    def _write_address(self, operation: Operation) -> List[Failure]:
-        item = operation.item
-        assert isinstance(item, Address)
+    def _write_address(self, operation: Operation, item: Address) -> list[Failure]:
         far, _slash, length = (item.peer or item.address).partition("/")
         local = item.address.partition("/")[0]
         message = self._ifaddrmsg()
@@ -803,17 +866,15 @@ class Kernel:
             return [failure for failure in failures if failure.code != errno.EADDRNOTAVAIL]
         return self._request(item.namespace, [(_NEWADDR, _CREATE | _REPLACE, message)])
 
-    def _write_neighbour(self, operation: Operation) -> List[Failure]:
-        item = operation.item
-        assert isinstance(item, Neighbour)
+    def _write_neighbour(self, operation: Operation, item: Neighbour) -> list[Failure]:
         return self._entry(operation, socket.AF_INET, 0, [("NDA_DST", item.dst), ("NDA_LLADDR", item.lladdr)])
 
-    def _write_forwarding(self, operation: Operation) -> List[Failure]:
-        item = operation.item
-        assert isinstance(item, ForwardingEntry)
-        return self._entry(operation, socket.AF_BRIDGE, 0x02, [("NDA_LLADDR", item.lladdr), ("NDA_DST", item.dst)])  # NTF_SELF
+    def _write_forwarding(self, operation: Operation, item: ForwardingEntry) -> list[Failure]:
+        return self._entry(
+            operation, socket.AF_BRIDGE, 0x02, [("NDA_LLADDR", item.lladdr), ("NDA_DST", item.dst)]
+        )  # NTF_SELF
 
-    def _entry(self, operation: Operation, family: int, flags: int, attributes: List[Tuple[str, Any]]) -> List[Failure]:
+    def _entry(self, operation: Operation, family: int, flags: int, attributes: list[tuple[str, Any]]) -> list[Failure]:
         item = operation.item
         message = self._ndmsg()
         message["family"], message["flags"], message["state"] = family, flags, 0x80
@@ -825,29 +886,61 @@ class Kernel:
         return self._request(item.namespace, [(_NEWNEIGH, _CREATE | _REPLACE, message)])  # type: ignore[union-attr]
 
 
-_WRITERS: Dict[type, Any] = {
-    Namespace: Kernel._write_namespace,
-    NamespaceFile: Kernel._write_file,
-    Firewall: Kernel._write_firewall,
-    Sysctl: Kernel._write_sysctl,
-    Link: Kernel._write_link,
-    Address: Kernel._write_address,
-    Neighbour: Kernel._write_neighbour,
-    ForwardingEntry: Kernel._write_forwarding,
-}
-
-
-def _groups(operations: Sequence[Operation]) -> Iterator[List[Operation]]:
+def _groups(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
     """Runs of route operations of one namespace go in one batch, everything else one by one."""
-    group: List[Operation] = []
+    group: list[Operation] = []
     for operation in operations:
         item = operation.item
-        if group and not (isinstance(item, Route) and isinstance(group[0].item, Route) and item.namespace == group[0].item.namespace):
+        if group and not (
+            isinstance(item, Route) and isinstance(group[0].item, Route) and item.namespace == group[0].item.namespace
+        ):
             yield group
             group = []
         group.append(operation)
     if group:
         yield group
+
+
+def _within(namespace: str, work: Callable[[], T]) -> T:
+    return inside(namespace, work) if namespace else work()
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _mount_call(name: str, *arguments: Any) -> None:
+    """mount(2) or umount2(2)."""
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "%s: %s" % (name, os.strerror(code)))
+
+
+def _prepare_netns_folder() -> None:
+    """As ip-netns(8) does: a shared mount, so that names given in one mount namespace are seen in the others."""
+    os.makedirs(NETNS_FOLDER, mode=0o755, exist_ok=True)
+    folder = os.fsencode(NETNS_FOLDER)
+    shared = 0x100000 | 0x4000  # MS_SHARED | MS_REC
+    try:
+        _mount_call("mount", b"", folder, b"none", shared, None)
+    except OSError:
+        _mount_call("mount", folder, folder, b"none", 0x1000 | 0x4000, None)  # MS_BIND | MS_REC
+        _mount_call("mount", b"", folder, b"none", shared, None)
+
+
+def _name_namespace(source: str, path: str) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
+    try:
+        _mount_call("mount", os.fsencode(source), os.fsencode(path), b"none", 0x1000, None)  # MS_BIND
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 def _teach_isolated(message: Any) -> None:
@@ -859,12 +952,14 @@ def _teach_isolated(message: Any) -> None:
         port.nla_map = (*port.nla_map, *fill, ("IFLA_BRPORT_ISOLATED", "uint8"))
 
 
-def _owner(alias: Optional[str]) -> str:
-    return alias[len(ALIAS_PREFIX):] if alias and alias.startswith(ALIAS_PREFIX) else ""
+def _owner(alias: str | None) -> str:
+    return alias[len(ALIAS_PREFIX) :] if alias and alias.startswith(ALIAS_PREFIX) else ""
 
 
 def _broadcast(address: str, length: int) -> str:
-    return socket.inet_ntoa(struct.pack("!I", struct.unpack("!I", socket.inet_aton(address))[0] | (1 << (32 - length)) - 1))
+    return socket.inet_ntoa(
+        struct.pack("!I", struct.unpack("!I", socket.inet_aton(address))[0] | (1 << (32 - length)) - 1)
+    )
 
 
 def _is_namespace(path: str) -> bool:
@@ -883,7 +978,10 @@ def _files(namespace: str) -> Iterator[NamespaceFile]:
     folder = os.path.join(NETNS_FILES, namespace)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in sorted(os.listdir(folder)):
-            with contextlib.suppress(OSError), open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+            with (
+                contextlib.suppress(OSError),
+                open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file,
+            ):
                 yield NamespaceFile(namespace, name, file.read())
 
 
@@ -919,32 +1017,58 @@ def _opened(path: str) -> Iterator[int]:
 # ------------------------------------------------------------------------------------------------ the firewall table
 
 
-def firewall_rules(wall: Firewall) -> List[Dict[str, Any]]:
+def firewall_rules(wall: Firewall) -> list[dict[str, Any]]:
     """The guard as nft's JSON has it with ``-n``: every packet of the tunnel's protocol from no peer is counted and dropped."""
-    ip = lambda field: {"payload": {"protocol": "ip", "field": field}}  # noqa: E731
-    match = lambda left, right, op="==": {"match": {"op": op, "left": left, "right": right}}  # noqa: E731
-    tunnelled = match(ip("protocol"), 4) if wall.backend == "ipip" else match({"payload": {"protocol": "udp", "field": "dport"}}, wall.port)
-    expressions = [match(ip("daddr"), wall.local), tunnelled, match(ip("saddr"), "@peers", "!="), {"counter": None}, {"drop": None}]
-    return [{
-        "family": "inet", "table": FIREWALL_TABLE, "chain": "guard", "expr": expressions,
-        "comment": "%s%s %s to %s only from peers" % (ALIAS_PREFIX, wall.owner, wall.backend, wall.local)}]
+
+    def match(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
+        return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
+
+    tunnelled = match("ip", "protocol", 4) if wall.backend == "ipip" else match("udp", "dport", wall.port)
+    expressions = [
+        match("ip", "daddr", wall.local),
+        tunnelled,
+        match("ip", "saddr", "@peers", "!="),
+        {"counter": None},
+        {"drop": None},
+    ]
+    return [
+        {
+            "family": "inet",
+            "table": FIREWALL_TABLE,
+            "chain": "guard",
+            "expr": expressions,
+            "comment": "%s%s %s to %s only from peers" % (ALIAS_PREFIX, wall.owner, wall.backend, wall.local),
+        }
+    ]
 
 
-def firewall_commands(before: Optional[Firewall], after: Optional[Firewall]) -> Iterator[Dict[str, Any]]:
+def firewall_commands(before: Firewall | None, after: Firewall | None) -> Iterator[dict[str, Any]]:
     """nft's JSON commands from one guard to another, one transaction: a changed peer costs one element of the set."""
     table = {"family": "inet", "name": FIREWALL_TABLE}
     if after is None:
         yield {"delete": {"table": table}}
         return
     if before is not None and before.intact and firewall_rules(before) == firewall_rules(after):
-        for verb, elements in (("add", set(after.peers) - set(before.peers)), ("delete", set(before.peers) - set(after.peers))):
+        for verb, elements in (
+            ("add", set(after.peers) - set(before.peers)),
+            ("delete", set(before.peers) - set(after.peers)),
+        ):
             if elements:
-                yield {verb: {"element": {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "elem": sorted(elements)}}}
+                yield {
+                    verb: {
+                        "element": {
+                            "family": "inet",
+                            "table": FIREWALL_TABLE,
+                            "name": "peers",
+                            "elem": sorted(elements),
+                        }
+                    }
+                }
         return
     yield {"add": {"table": table}}
     yield {"delete": {"table": table}}
     yield {"add": {"table": table}}
-    peers: Dict[str, Any] = {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "type": "ipv4_addr"}
+    peers: dict[str, Any] = {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "type": "ipv4_addr"}
     yield {"add": {"set": {**peers, "elem": list(after.peers)} if after.peers else peers}}
     yield {"add": {"chain": dict(_GUARD_CHAIN)}}
     for rule in firewall_rules(after):
@@ -952,7 +1076,14 @@ def firewall_commands(before: Optional[Firewall], after: Optional[Firewall]) -> 
 
 
 _GUARD_CHAIN = {
-    "family": "inet", "table": FIREWALL_TABLE, "name": "guard", "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
+    "family": "inet",
+    "table": FIREWALL_TABLE,
+    "name": "guard",
+    "type": "filter",
+    "hook": "input",
+    "prio": -10,
+    "policy": "accept",
+}
 
 
 def read_firewall() -> Iterator[Firewall]:
@@ -973,7 +1104,7 @@ def parse_firewall(listing: Sequence[Mapping[str, Any]]) -> Firewall:
     for rule in rules:
         rule["expr"] = [{"counter": None} if "counter" in part else part for part in rule["expr"]]
     comment = next((rule["comment"] for rule in rules if rule.get("comment", "").startswith(ALIAS_PREFIX)), "")
-    owner = comment[len(ALIAS_PREFIX):].partition(" ")[0]
+    owner = comment[len(ALIAS_PREFIX) :].partition(" ")[0]
     rights = [part["match"]["right"] for part in (rules[0]["expr"] if rules else []) if "match" in part]
     local = next((right for right in rights if isinstance(right, str) and not right.startswith("@")), "0.0.0.0")
     port = next((right for right in rights if isinstance(right, int) and right != 4), 0)
@@ -983,14 +1114,16 @@ def parse_firewall(listing: Sequence[Mapping[str, Any]]) -> Firewall:
     return Firewall(local, wall.backend, peers, port, owner, whole)
 
 
-def _without(item: Mapping[str, Any], *keys: str) -> Dict[str, Any]:
+def _without(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key not in keys}
 
 
-def _nft(commands: Optional[Mapping[str, Any]], *arguments: str) -> Any:
+def _nft(commands: Mapping[str, Any] | None, *arguments: str) -> Any:
     """Run nft with JSON in and out; an empty answer where a listed table is not there."""
     words = ["nft", "-n", "-j", *(arguments or ("-f", "-"))]
-    answer = subprocess.run(words, input=json.dumps(commands) if commands else None, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        words, input=json.dumps(commands) if commands else None, capture_output=True, text=True, check=False
+    )
     if answer.returncode == 0:
         return json.loads(answer.stdout) if answer.stdout.strip() else {}
     if arguments and "No such file or directory" in answer.stderr:

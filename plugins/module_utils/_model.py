@@ -1,6 +1,6 @@
-# -*- coding: utf-8 -*-
-# Copyright: podnet.overlay contributors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """What can be on a host: one frozen type for each kind of object, and the document that names them.
 
@@ -16,8 +16,9 @@ import dataclasses
 import ipaddress
 import re
 import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
 DOCUMENT_VERSION = 1
 OVERLAY_PROTOCOL = 244
@@ -28,13 +29,37 @@ ALIAS_PREFIX = "podnet.overlay:"
 MAIN_TABLE = 254
 ROUTE_TABLES = {"default": 253, "main": 254, "local": 255}
 ROUTE_PROTOCOLS = {
-    "unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9, "zebra": 11, "bird": 12, "dhcp": 16,
-    "keepalived": 18, "babel": 42, "calico": 80, "bgp": 186, "isis": 187, "ospf": 188, "rip": 189, "podnet": OVERLAY_PROTOCOL,
+    "unspec": 0,
+    "redirect": 1,
+    "kernel": 2,
+    "boot": 3,
+    "static": 4,
+    "ra": 9,
+    "zebra": 11,
+    "bird": 12,
+    "dhcp": 16,
+    "keepalived": 18,
+    "babel": 42,
+    "calico": 80,
+    "bgp": 186,
+    "isis": 187,
+    "ospf": 188,
+    "rip": 189,
+    "podnet": OVERLAY_PROTOCOL,
 }
-ROUTE_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "multicast": 5, "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9}
+ROUTE_TYPES = {
+    "unicast": 1,
+    "local": 2,
+    "broadcast": 3,
+    "multicast": 5,
+    "blackhole": 6,
+    "unreachable": 7,
+    "prohibit": 8,
+    "throw": 9,
+}
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
-Key = Tuple[Any, ...]
+Key = tuple[Any, ...]
 T = TypeVar("T")
 
 
@@ -55,7 +80,7 @@ class Namespace:
 
     name: str
     owner: str = ""
-    pid: Optional[int] = None
+    pid: int | None = None
 
     @property
     def key(self) -> Key:
@@ -79,59 +104,59 @@ class NamespaceFile:
 class Bridge:
     """Bridge options, in ip-link(8)'s words; times in seconds. None is left as it is."""
 
-    stp: Optional[bool] = None
-    ageing_time: Optional[int] = None
-    forward_delay: Optional[int] = None
-    hello_time: Optional[int] = None
-    max_age: Optional[int] = None
-    priority: Optional[int] = None
-    vlan_filtering: Optional[bool] = None
+    stp: bool | None = None
+    ageing_time: int | None = None
+    forward_delay: int | None = None
+    hello_time: int | None = None
+    max_age: int | None = None
+    priority: int | None = None
+    vlan_filtering: bool | None = None
 
 
 @dataclass(frozen=True)
 class Ipip:
     """IPIP tunnel options. ``remote`` 0.0.0.0 is any; ``ttl`` 0 and ``tos`` 1 are inherit (as the kernel has it)."""
 
-    local: Optional[str] = None
-    remote: Optional[str] = None
-    ttl: Optional[int] = None
-    tos: Optional[int] = None
-    pmtudisc: Optional[bool] = None
-    link: Optional[str] = None
+    local: str | None = None
+    remote: str | None = None
+    ttl: int | None = None
+    tos: int | None = None
+    pmtudisc: bool | None = None
+    link: str | None = None
 
 
 @dataclass(frozen=True)
 class Vxlan:
     """VXLAN options. ``link`` is the underlay's interface, ``port`` the UDP port."""
 
-    id: Optional[int] = None
-    local: Optional[str] = None
-    link: Optional[str] = None
-    port: Optional[int] = None
-    learning: Optional[bool] = None
+    id: int | None = None
+    local: str | None = None
+    link: str | None = None
+    port: int | None = None
+    learning: bool | None = None
 
 
 @dataclass(frozen=True)
 class Veth:
     """The other end of a veth pair."""
 
-    peer: Optional[str] = None
-    peer_namespace: Optional[str] = None
+    peer: str | None = None
+    peer_namespace: str | None = None
 
 
 @dataclass(frozen=True)
 class Port:
     """Options of a bridge port (``bridge link``)."""
 
-    hairpin: Optional[bool] = None
-    isolated: Optional[bool] = None
-    learning: Optional[bool] = None
-    priority: Optional[int] = None
-    cost: Optional[int] = None
+    hairpin: bool | None = None
+    isolated: bool | None = None
+    learning: bool | None = None
+    priority: int | None = None
+    cost: int | None = None
 
 
 Options = Union[Bridge, Ipip, Vxlan, Veth]
-OPTIONS: Dict[str, Type[Any]] = {"bridge": Bridge, "ipip": Ipip, "vxlan": Vxlan, "veth": Veth}
+OPTIONS: dict[str, type[Any]] = {"bridge": Bridge, "ipip": Ipip, "vxlan": Vxlan, "veth": Veth}
 
 
 @dataclass(frozen=True)
@@ -141,12 +166,12 @@ class Link:
     namespace: str
     name: str
     kind: str = ""
-    up: Optional[bool] = None
-    mtu: Optional[int] = None
-    address: Optional[str] = None
-    master: Optional[str] = None
-    options: Optional[Options] = None
-    port: Optional[Port] = None
+    up: bool | None = None
+    mtu: int | None = None
+    address: str | None = None
+    master: str | None = None
+    options: Options | None = None
+    port: Port | None = None
     owner: str = ""
     external: bool = False
 
@@ -225,7 +250,7 @@ class Sysctl:
     namespace: str
     name: str
     value: str
-    restores: Tuple[Tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
+    restores: tuple[tuple[str, str], ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def key(self) -> Key:
@@ -241,7 +266,7 @@ class Firewall:
 
     local: str
     backend: str
-    peers: Tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     port: int = 0
     owner: str = ""
     intact: bool = True
@@ -252,7 +277,7 @@ class Firewall:
 
 
 Object = Union[Namespace, NamespaceFile, Link, Address, Route, Neighbour, ForwardingEntry, Sysctl, Firewall]
-State = Dict[Key, Object]
+State = dict[Key, Object]
 
 
 def state_of(objects: Sequence[Object]) -> State:
@@ -260,7 +285,7 @@ def state_of(objects: Sequence[Object]) -> State:
     return {item.key: item for item in objects}
 
 
-def of_type(state: Mapping[Key, Object], kind: Type[T]) -> Iterator[T]:
+def of_type(state: Mapping[Key, Object], kind: type[T]) -> Iterator[T]:
     """The objects of one type in a state."""
     return (item for item in state.values() if isinstance(item, kind))
 
@@ -279,10 +304,16 @@ def describe(item: Object) -> str:
     if isinstance(item, NamespaceFile):
         return "file /etc/netns/%s/%s (%d bytes)" % (where, item.name, len(item.content.encode()))
     if isinstance(item, Link):
-        return "link %s%s" % (" ".join([item.name] + _link_words(item)), tail)
+        return "link %s%s" % (" ".join([item.name, *_link_words(item)]), tail)
     if isinstance(item, Address):
         scope = "" if item.scope == "global" else " scope " + item.scope
-        return "address %s%s dev %s%s%s" % (item.address, " peer " + item.peer if item.peer else "", item.dev, scope, tail)
+        return "address %s%s dev %s%s%s" % (
+            item.address,
+            " peer " + item.peer if item.peer else "",
+            item.dev,
+            scope,
+            tail,
+        )
     if isinstance(item, Route):
         return "route %s%s" % (" ".join(_route_words(item)), tail)
     if isinstance(item, Neighbour):
@@ -292,11 +323,15 @@ def describe(item: Object) -> str:
     if isinstance(item, Sysctl):
         return "sysctl %s = %s%s" % (item.name, item.value, tail)
     words = "firewall guard of %s for %s%s, peers: %s" % (
-        item.backend, item.local, " port %d" % item.port if item.port else "", " ".join(item.peers) or "none")
+        item.backend,
+        item.local,
+        " port %d" % item.port if item.port else "",
+        " ".join(item.peers) or "none",
+    )
     return words if item.intact else words + " (rules changed by someone)"
 
 
-def _link_words(link: Link) -> List[str]:
+def _link_words(link: Link) -> list[str]:
     words = ["kind", link.kind] if link.kind else []
     if link.up is not None:
         words.append("up" if link.up else "down")
@@ -307,11 +342,14 @@ def _link_words(link: Link) -> List[str]:
     for part in (link.options, link.port):
         for name, value in dataclasses.asdict(part).items() if part else ():
             if value not in (None, ""):
-                words += [name, {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)]
+                words += [
+                    name,
+                    {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value),
+                ]
     return words
 
 
-def _route_words(route: Route) -> List[str]:
+def _route_words(route: Route) -> list[str]:
     words = [] if route.type == "unicast" else [route.type]
     words.append("default" if route.dst == "0.0.0.0/0" else route.dst)
     for name in ("via", "dev", "src"):
@@ -324,7 +362,7 @@ def _route_words(route: Route) -> List[str]:
     for name in ("metric", "mtu"):
         if getattr(route, name):
             words += [name, str(getattr(route, name))]
-    return words + ["proto", protocol_name(route.protocol)]
+    return [*words, "proto", protocol_name(route.protocol)]
 
 
 def protocol_name(number: int) -> str:
@@ -424,7 +462,7 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def number(lowest: int, highest: int, words: Optional[Mapping[str, int]] = None) -> Callable[[Any], int]:
+def number(lowest: int, highest: int, words: Mapping[str, int] | None = None) -> Callable[[Any], int]:
     """A reader of whole numbers from *lowest* to *highest*, or of one of *words*."""
 
     def read(value: Any) -> int:
@@ -460,26 +498,53 @@ read_table = number(1, 2**32 - 1, ROUTE_TABLES)
 read_protocol = number(0, 255, ROUTE_PROTOCOLS)
 
 Reader = Callable[[Any], Any]
-_PART_READERS: Dict[Type[Any], Dict[str, Reader]] = {
+_PART_READERS: dict[type[Any], dict[str, Reader]] = {
     Bridge: {
-        "stp": flag, "ageing_time": number(0, 1000000), "forward_delay": number(0, 30), "hello_time": number(1, 10),
-        "max_age": number(6, 40), "priority": number(0, 65535), "vlan_filtering": flag,
+        "stp": flag,
+        "ageing_time": number(0, 1000000),
+        "forward_delay": number(0, 30),
+        "hello_time": number(1, 10),
+        "max_age": number(6, 40),
+        "priority": number(0, 65535),
+        "vlan_filtering": flag,
     },
     Ipip: {
-        "local": ipv4_or_any, "remote": ipv4_or_any, "ttl": number(0, 255, {"inherit": 0}),
-        "tos": number(0, 255, {"inherit": 1}), "pmtudisc": flag, "link": optional_name,
+        "local": ipv4_or_any,
+        "remote": ipv4_or_any,
+        "ttl": number(0, 255, {"inherit": 0}),
+        "tos": number(0, 255, {"inherit": 1}),
+        "pmtudisc": flag,
+        "link": optional_name,
     },
-    Vxlan: {"id": number(0, 2**24 - 1), "local": ipv4, "link": optional_name, "port": number(1, 65535), "learning": flag},
+    Vxlan: {
+        "id": number(0, 2**24 - 1),
+        "local": ipv4,
+        "link": optional_name,
+        "port": number(1, 65535),
+        "learning": flag,
+    },
     Port: {"hairpin": flag, "isolated": flag, "learning": flag, "priority": number(0, 63), "cost": number(1, 65535)},
 }
-_LINK_READERS: Dict[str, Reader] = {
-    "up": flag, "mtu": read_mtu, "address": mac, "master": optional_name, "external": flag,
+_LINK_READERS: dict[str, Reader] = {
+    "up": flag,
+    "mtu": read_mtu,
+    "address": mac,
+    "master": optional_name,
+    "external": flag,
 }
-_ROUTE_READERS: Dict[str, Reader] = {
-    "dst": destination, "via": ipv4, "dev": interface_name, "onlink": flag, "table": read_table, "metric": number(0, 2**32 - 1),
-    "src": ipv4, "mtu": read_mtu, "protocol": read_protocol, "type": choice("unicast", "blackhole", "unreachable", "prohibit"),
+_ROUTE_READERS: dict[str, Reader] = {
+    "dst": destination,
+    "via": ipv4,
+    "dev": interface_name,
+    "onlink": flag,
+    "table": read_table,
+    "metric": number(0, 2**32 - 1),
+    "src": ipv4,
+    "mtu": read_mtu,
+    "protocol": read_protocol,
+    "type": choice("unicast", "blackhole", "unreachable", "prohibit"),
 }
-_FIREWALL_READERS: Dict[str, Reader] = {"local": ipv4, "backend": choice("ipip", "vxlan"), "port": number(0, 65535)}
+_FIREWALL_READERS: dict[str, Reader] = {"local": ipv4, "backend": choice("ipip", "vxlan"), "port": number(0, 65535)}
 _SECTIONS = ("version", "name", "namespaces", "links", "routes", "neighbours", "fdb", "sysctls", "firewall", "peers")
 
 
@@ -488,7 +553,7 @@ class _Reading:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self.mistakes: List[str] = []
+        self.mistakes: list[str] = []
 
     def value(self, where: str, raw: Any, reader: Callable[[Any], T], fallback: T) -> T:
         try:
@@ -497,15 +562,17 @@ class _Reading:
             self.mistakes.append("%s: %s" % (where, error))
             return fallback
 
-    def mapping(self, where: str, raw: Any, keys: Sequence[str], needs: Sequence[str] = ()) -> Dict[str, Any]:
+    def mapping(self, where: str, raw: Any, keys: Sequence[str], needs: Sequence[str] = ()) -> dict[str, Any]:
         if not isinstance(raw, Mapping):
             self.mistakes.append("%s: %r is no mapping" % (where, raw))
             return {}
-        self.mistakes += ["%s: unknown key %r; the keys are %s" % (where, key, ", ".join(keys)) for key in raw if key not in keys]
+        self.mistakes += [
+            "%s: unknown key %r; the keys are %s" % (where, key, ", ".join(keys)) for key in raw if key not in keys
+        ]
         self.mistakes += ["%s: %s is missing" % (where, key) for key in needs if raw.get(key) is None]
         return {str(key): value for key, value in raw.items() if value is not None and key in keys}
 
-    def items(self, document: Mapping[str, Any], section: str) -> Iterator[Tuple[str, Any]]:
+    def items(self, document: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
         raw = document.get(section) or []
         if not isinstance(raw, Sequence) or isinstance(raw, str):
             self.mistakes.append("%s: %r is no list" % (section, raw))
@@ -514,8 +581,8 @@ class _Reading:
             name = item.get("name") or item.get("dst") or item.get("lladdr") if isinstance(item, Mapping) else None
             yield "%s[%s]" % (section, name if name is not None else index), item
 
-    def fields(self, where: str, raw: Mapping[str, Any], readers: Mapping[str, Reader]) -> Dict[str, Any]:
-        found: Dict[str, Any] = {}
+    def fields(self, where: str, raw: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for key, reader in readers.items():
             if key in raw:
                 found[key] = self.value("%s: %s" % (where, key), raw[key], reader, None)
@@ -530,9 +597,14 @@ class _Reading:
             name = self.value("%s: name" % where, raw.get("name", "?"), file_name, "?")
             yield Namespace(name, owner)
             files = raw.get("files", {})
-            for file, content in self.mapping("%s: files" % where, files, list(files) if isinstance(files, Mapping) else ()).items():
+            for file, content in self.mapping(
+                "%s: files" % where, files, list(files) if isinstance(files, Mapping) else ()
+            ).items():
                 yield NamespaceFile(
-                    name, self.value("%s: files" % where, file, file_name, "?"), self.value("%s: files: %s" % (where, file), content, text_of, ""))
+                    name,
+                    self.value("%s: files" % where, file, file_name, "?"),
+                    self.value("%s: files: %s" % (where, file), content, text_of, ""),
+                )
 
     def links(self, document: Mapping[str, Any], owner: str) -> Iterator[Object]:
         common = ("name", "kind", "namespace", "addresses", "port", *_LINK_READERS)
@@ -542,7 +614,9 @@ class _Reading:
             raw = self.mapping(where, item, (*common, *own), ("name",))
             namespace = self.place(where, raw)
             if raw.get("external"):
-                yield Link(namespace, self.value("%s: name" % where, raw.get("name"), interface_name, "?"), kind, external=True)
+                yield Link(
+                    namespace, self.value("%s: name" % where, raw.get("name"), interface_name, "?"), kind, external=True
+                )
                 continue
             if kind not in OPTIONS:
                 self.mistakes.append("%s: kind %r is none of %s" % (where, kind, ", ".join(OPTIONS)))
@@ -566,7 +640,7 @@ class _Reading:
         yield from self.link("%s: peer" % where, peer, peer_namespace, "veth", Veth(name, namespace), owner)
 
     def link(
-        self, where: str, raw: Mapping[str, Any], namespace: str, kind: str, options: Optional[Options], owner: str
+        self, where: str, raw: Mapping[str, Any], namespace: str, kind: str, options: Options | None, owner: str
     ) -> Iterator[Object]:
         name = self.value("%s: name" % where, raw.get("name", "?"), interface_name, "?")
         fields = self.fields(where, raw, _LINK_READERS)
@@ -576,12 +650,16 @@ class _Reading:
         for item in raw.get("addresses", []):
             yield self.address("%s: addresses" % where, item, namespace, name)
 
-    def part(self, where: str, raw: Any, kind: Type[Any]) -> Any:
+    def part(self, where: str, raw: Any, kind: type[Any]) -> Any:
         readers = _PART_READERS[kind]
         return kind(**self.fields(where, self.mapping(where, raw, list(readers)), readers))
 
     def address(self, where: str, item: Any, namespace: str, dev: str) -> Address:
-        raw = {"address": item} if isinstance(item, str) else self.mapping(where, item, ("address", "peer", "scope"), ("address",))
+        raw = (
+            {"address": item}
+            if isinstance(item, str)
+            else self.mapping(where, item, ("address", "peer", "scope"), ("address",))
+        )
         local = self.value(where, raw.get("address", "0.0.0.0"), ipv4_interface, "0.0.0.0/32")
         peer = self.value("%s: peer" % where, raw["peer"], ipv4_interface, "") if "peer" in raw else ""
         scope = self.value("%s: scope" % where, raw.get("scope", "global"), choice(*SCOPES), "global")
@@ -645,10 +723,16 @@ def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> 
     reading = _Reading(namespace)
     raw = reading.mapping("document", document, _SECTIONS)
     if raw.get("version", DOCUMENT_VERSION) != DOCUMENT_VERSION:
-        reading.mistakes.append("version: %r is not %d, the one that this release knows" % (raw["version"], DOCUMENT_VERSION))
+        reading.mistakes.append(
+            "version: %r is not %d, the one that this release knows" % (raw["version"], DOCUMENT_VERSION)
+        )
     state: State = {}
     for section in (
-        reading.namespaces(raw, owner), reading.links(raw, owner), reading.routes(raw), reading.entries(raw), reading.firewall(raw, owner),
+        reading.namespaces(raw, owner),
+        reading.links(raw, owner),
+        reading.routes(raw),
+        reading.entries(raw),
+        reading.firewall(raw, owner),
     ):
         for item in section:
             if item.key in state:
@@ -674,17 +758,21 @@ def _dangling(state: State) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ rendering
 
 
-def render(state: Mapping[Key, Object], name: str = "") -> Dict[str, Any]:
+def render(state: Mapping[Key, Object], name: str = "") -> dict[str, Any]:
     """A state as a document that ``parse`` reads back to the same state."""
-    document: Dict[str, Any] = {"version": DOCUMENT_VERSION}
+    document: dict[str, Any] = {"version": DOCUMENT_VERSION}
     if name:
         document["name"] = name
-    sections: Dict[str, List[Dict[str, Any]]] = {
+    sections: dict[str, list[dict[str, Any]]] = {
         "namespaces": [_render_namespace(item, state) for item in of_type(state, Namespace)],
         "links": [_render_link(item, state) for item in of_type(state, Link) if not _is_second_end(item, state)],
         "routes": [_render_route(item) for item in of_type(state, Route)],
-        "neighbours": [_placed(item, dst=item.dst, lladdr=item.lladdr, dev=item.dev) for item in of_type(state, Neighbour)],
-        "fdb": [_placed(item, lladdr=item.lladdr, dev=item.dev, dst=item.dst) for item in of_type(state, ForwardingEntry)],
+        "neighbours": [
+            _placed(item, dst=item.dst, lladdr=item.lladdr, dev=item.dev) for item in of_type(state, Neighbour)
+        ],
+        "fdb": [
+            _placed(item, lladdr=item.lladdr, dev=item.dev, dst=item.dst) for item in of_type(state, ForwardingEntry)
+        ],
         "sysctls": [_placed(item, name=item.name, value=item.value) for item in of_type(state, Sysctl)],
     }
     document.update((section, items) for section, items in sections.items() if items)
@@ -695,16 +783,16 @@ def render(state: Mapping[Key, Object], name: str = "") -> Dict[str, Any]:
     return document
 
 
-def _placed(item: Any, **fields: Any) -> Dict[str, Any]:
+def _placed(item: Any, **fields: Any) -> dict[str, Any]:
     return {**fields, "namespace": item.namespace} if item.namespace else fields
 
 
-def _render_namespace(item: Namespace, state: Mapping[Key, Object]) -> Dict[str, Any]:
+def _render_namespace(item: Namespace, state: Mapping[Key, Object]) -> dict[str, Any]:
     files = {file.name: file.content for file in of_type(state, NamespaceFile) if file.namespace == item.name}
     return {"name": item.name, "files": files} if files else {"name": item.name}
 
 
-def _peer_key(link: Link) -> Optional[Key]:
+def _peer_key(link: Link) -> Key | None:
     return ("link", link.options.peer_namespace, link.options.peer) if isinstance(link.options, Veth) else None
 
 
@@ -714,8 +802,8 @@ def _is_second_end(link: Link, state: Mapping[Key, Object]) -> bool:
     return peer in state and not link.external and (link.namespace, link.name) > (peer or ())[1:]
 
 
-def _render_link(link: Link, state: Mapping[Key, Object], peer: bool = False) -> Dict[str, Any]:
-    document: Dict[str, Any] = {"name": link.name}
+def _render_link(link: Link, state: Mapping[Key, Object], peer: bool = False) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": link.name}
     if not peer and link.kind:
         document["kind"] = link.kind
     if link.namespace:
@@ -737,23 +825,26 @@ def _render_link(link: Link, state: Mapping[Key, Object], peer: bool = False) ->
             document["peer"] = (
                 _render_link(other, state, peer=True)
                 if isinstance(other, Link)
-                else {"name": link.options.peer, "namespace": link.options.peer_namespace})
+                else {"name": link.options.peer, "namespace": link.options.peer_namespace}
+            )
     elif link.options is not None:
         document[link.kind] = _render_part(link.options)
     return document
 
 
-def _render_part(part: Any) -> Dict[str, Any]:
+def _render_part(part: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(part).items() if value is not None}
 
 
 def _render_address(item: Address) -> Any:
     if not item.peer and item.scope == "global":
         return item.address
-    return {name: getattr(item, name) for name in ("address", "peer", "scope") if getattr(item, name) not in ("", "global")}
+    return {
+        name: getattr(item, name) for name in ("address", "peer", "scope") if getattr(item, name) not in ("", "global")
+    }
 
 
-def _render_route(route: Route) -> Dict[str, Any]:
+def _render_route(route: Route) -> dict[str, Any]:
     defaults = Route("", "")
     document = {name: value for name, value in route._asdict().items() if value != getattr(defaults, name)}
     if "protocol" in document:

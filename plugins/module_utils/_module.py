@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
@@ -19,14 +19,22 @@ from ._engine import Failed, Result, converge, inventory
 from ._kernel import KernelError, MissingLibrary
 from ._model import Mistakes, Object, State, state_of
 
-INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", "/usr/bin/python3.12", "/usr/bin/python3.11", "/usr/bin/python3.9")
+INTERPRETERS = (
+    "/usr/bin/python3",
+    "/usr/libexec/platform-python",
+    "/usr/bin/python3.12",
+    "/usr/bin/python3.11",
+    "/usr/bin/python3.9",
+)
 """Where distributions put the Python that their python3-pyroute2 belongs to."""
 
 NAMESPACE: dict[str, Any] = {"type": "str", "default": ""}
 STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
 
-def run(module: AnsibleModule, read: Callable[[], State], absent: Callable[[], list[Object]] | None = None, **options: Any) -> NoReturn:
+def run(
+    module: AnsibleModule, read: Callable[[], State], absent: Callable[[], list[Object]] | None = None, **options: Any
+) -> None:
     """Bring the host to the state that *read* gives and leave the module with what changed.
 
     Args:
@@ -70,7 +78,7 @@ def read_inventory(module: AnsibleModule, name: str) -> Any:
     return guarded(module, lambda: inventory(name))
 
 
-def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> NoReturn:
+def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> None:
     """Run again under the distribution's Python where that has pyroute2 (0.8 s a task), else say what to install."""
     others = [path for path in INTERPRETERS if path != sys.executable]
     other = None if has_respawned() else probe_interpreters_for_module(others, "pyroute2")

@@ -1,6 +1,6 @@
-# -*- coding: utf-8 -*-
-# Copyright: podnet.overlay contributors
-# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """The peer table on a host: every other node becomes what the backend needs to reach its subnet.
 
@@ -12,9 +12,23 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ._model import Firewall, ForwardingEntry, Mistakes, Neighbour, Object, Route, State, destination, interface_name, ipv4, mac_of, of_type
+from ._model import (
+    Firewall,
+    ForwardingEntry,
+    Mistakes,
+    Neighbour,
+    Object,
+    Route,
+    State,
+    destination,
+    interface_name,
+    ipv4,
+    mac_of,
+    of_type,
+)
 
 VTEP_PREFIX = "0e:58"
 BACKENDS = ("ipip", "vxlan", "host-gw")
@@ -23,7 +37,7 @@ _KEYS = ("backend", "subnet", "public_ip", "dev", "interface", "underlay", "dire
 
 def vtep_mac(subnet: str) -> str:
     """The MAC of a node's vxlan device, derived from its subnet, so that peers need not be told it."""
-    return mac_of(subnet.split("/")[0], VTEP_PREFIX)
+    return mac_of(subnet.split("/", maxsplit=1)[0], VTEP_PREFIX)
 
 
 def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], namespace: str = "") -> State:
@@ -36,17 +50,17 @@ def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], 
     if mistakes:
         raise Mistakes(mistakes)
     others = {subnet: address for subnet, address in table.items() if subnet != clause["subnet"]}
-    added: List[Object] = [item for pair in others.items() for item in _reach(clause, pair, namespace)]
-    for wall in of_type(desired, Firewall):
-        added.append(dataclasses.replace(wall, peers=tuple(sorted({*wall.peers, *others.values()}))))
+    added: list[Object] = [item for pair in others.items() for item in _reach(clause, pair, namespace)]
+    walls = of_type(desired, Firewall)
+    added += [dataclasses.replace(wall, peers=tuple(sorted({*wall.peers, *others.values()}))) for wall in walls]
     return {**desired, **{item.key: item for item in added}}
 
 
-def _reach(clause: Mapping[str, Any], peer: Tuple[str, str], namespace: str) -> Iterator[Object]:
+def _reach(clause: Mapping[str, Any], peer: tuple[str, str], namespace: str) -> Iterator[Object]:
     """What reaches one peer's subnet."""
     subnet, public_ip = peer
     backend, dev = clause["backend"], clause.get("dev") or ""
-    direct = backend == "host-gw" or clause.get("direct_routing") and _on_link(public_ip, clause.get("underlay"))
+    direct = backend == "host-gw" or (clause.get("direct_routing") and _on_link(public_ip, clause.get("underlay")))
     if direct:
         yield Route(namespace, subnet, via=public_ip, dev=clause.get("interface") or "")
     elif backend == "ipip":
@@ -74,8 +88,13 @@ def _clause_mistakes(clause: Mapping[str, Any]) -> Iterator[str]:
         yield "peers: backend %r is none of %s" % (backend, ", ".join(BACKENDS))
     if backend in ("ipip", "vxlan") and not clause.get("dev"):
         yield "peers: dev, the tunnel's name, is missing"
-    readers: Dict[str, Any] = {
-        "subnet": destination, "public_ip": ipv4, "dev": interface_name, "interface": interface_name, "underlay": destination}
+    readers: dict[str, Any] = {
+        "subnet": destination,
+        "public_ip": ipv4,
+        "dev": interface_name,
+        "interface": interface_name,
+        "underlay": destination,
+    }
     for key, reader in readers.items():
         yield from _mistake("peers: %s" % key, clause[key], reader) if clause.get(key) else ()
 

@@ -164,11 +164,9 @@ mistakes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._model import State
 from ansible_collections.podnet.overlay.plugins.module_utils._module import NAMESPACE, STATE, run
-
 
 LIST = {"type": "list", "elements": "dict"}
 DOCUMENT = {

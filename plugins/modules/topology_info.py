@@ -55,7 +55,6 @@ document:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.podnet.overlay.plugins.module_utils._module import read_inventory
 
 

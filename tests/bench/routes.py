@@ -17,7 +17,8 @@ from pathlib import Path
 
 if os.environ.get("PODNET_BENCH") != "inside":
     os.execvpe(  # noqa: S606 - the whole benchmark runs in namespaces of its own
-        "unshare", ["unshare", "-mn", sys.executable, *sys.argv], {**os.environ, "PODNET_BENCH": "inside"})
+        "unshare", ["unshare", "-mn", sys.executable, *sys.argv], {**os.environ, "PODNET_BENCH": "inside"}
+    )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
 from ansible_collections.podnet.overlay.plugins.module_utils._difference import difference
@@ -49,9 +50,16 @@ def flush() -> None:
 
 
 def main() -> None:
-    sh("mount -t tmpfs none /run; ip link set lo up; ip link add eth1 type bridge; ip addr add 198.51.100.11/24 dev eth1; ip link set eth1 up")
+    sh("mount -t tmpfs none /run; ip link set lo up; ip link add eth1 type bridge")
+    sh("ip addr add 198.51.100.11/24 dev eth1; ip link set eth1 up")
     table = {f"10.{n // 256}.{n % 256}.0/24": f"198.51.100.{12 + n % 200}" for n in range(COUNT)}
-    clause = {"backend": "ipip", "subnet": "203.0.113.0/24", "public_ip": "198.51.100.11", "dev": "eth1", "table": table}
+    clause = {
+        "backend": "ipip",
+        "subnet": "203.0.113.0/24",
+        "public_ip": "198.51.100.11",
+        "dev": "eth1",
+        "table": table,
+    }
     batch = "".join(f"route add {dst} via {via} dev eth1 onlink proto 244\n" for dst, via in table.items())
 
     with Kernel() as kernel:
@@ -71,7 +79,9 @@ def main() -> None:
         our_compare = best(compare)
     for name, ours, theirs, limit in (("write", our_write, ip_write, 2), ("dump and compare", our_compare, ip_show, 3)):
         what = "ip -batch" if name == "write" else "ip -j route show"
-        print(f"{COUNT} routes, {name}: {ours:.3f} s, {what}: {theirs:.3f} s, ratio {ours / theirs:.2f} (at most {limit})")
+        print(
+            f"{COUNT} routes, {name}: {ours:.3f} s, {what}: {theirs:.3f} s, ratio {ours / theirs:.2f} (at most {limit})"
+        )
 
 
 if __name__ == "__main__":

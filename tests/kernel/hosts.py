@@ -28,8 +28,15 @@ class Host:
 
     def popen(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command on the host."""
-        entering = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", f"--net=/proc/{self.pid}/ns/net", f"--wdns={CHECKOUT}"]
-        return subprocess.Popen([*entering, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        entering = [
+            "nsenter",
+            f"--mount=/proc/{self.pid}/ns/mnt",
+            f"--net=/proc/{self.pid}/ns/net",
+            f"--wdns={CHECKOUT}",
+        ]
+        return subprocess.Popen(
+            [*entering, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command on the host; ``host.run("ip link")`` is split at spaces."""
@@ -54,8 +61,12 @@ class Host:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump({"ANSIBLE_MODULE_ARGS": arguments}, file)
             file.flush()
-            path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH", ""), str(CHECKOUT / ".collections")) if part)
-            process = self.popen(sys.executable, "-m", f"{MODULES}.{name}", file.name, env={**os.environ, "PYTHONPATH": path})
+            path = os.pathsep.join(
+                part for part in (os.environ.get("PYTHONPATH", ""), str(CHECKOUT / ".collections")) if part
+            )
+            process = self.popen(
+                sys.executable, "-m", f"{MODULES}.{name}", file.name, env={**os.environ, "PYTHONPATH": path}
+            )
             out, err = process.communicate(timeout=60)
         assert out.strip(), err
         answer: dict[str, Any] = json.loads(out)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tests.kernel.hosts import CHECKOUT, Host
 
 Twice = Callable[..., dict[str, Any]]
@@ -21,13 +22,27 @@ def node(**changes: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "namespaces": [{"name": "web", "files": {"hosts": "127.0.0.1 localhost\n10.244.0.2 web\n"}}],
         "links": [
-            {"name": "cni0", "kind": "bridge", "mtu": 1450, "address": "0a:58:0a:f4:00:01", "addresses": ["10.244.0.1/24"]},
             {
-                "name": "veth-web", "kind": "veth", "mtu": 1450, "master": "cni0", "port": {"hairpin": True},
+                "name": "cni0",
+                "kind": "bridge",
+                "mtu": 1450,
+                "address": "0a:58:0a:f4:00:01",
+                "addresses": ["10.244.0.1/24"],
+            },
+            {
+                "name": "veth-web",
+                "kind": "veth",
+                "mtu": 1450,
+                "master": "cni0",
+                "port": {"hairpin": True},
                 "peer": {"name": "eth0", "namespace": "web", "mtu": 1450, "addresses": ["10.244.0.2/24"]},
             },
             {
-                "name": "flannel.1", "kind": "vxlan", "mtu": 1450, "address": "0e:58:0a:f4:00:00", "addresses": ["10.244.0.0/32"],
+                "name": "flannel.1",
+                "kind": "vxlan",
+                "mtu": 1450,
+                "address": "0e:58:0a:f4:00:00",
+                "addresses": ["10.244.0.0/32"],
                 "vxlan": {"id": 1, "local": "198.51.100.11", "link": "eth1", "port": 8472, "learning": False},
             },
         ],
@@ -42,7 +57,8 @@ def node(**changes: Any) -> dict[str, Any]:
 def everything(host: Host) -> str:
     """All that a document may touch, without counters and timers."""
     return host.sh(
-        "ip -d link | sed 's/gc_timer *[0-9.]*//; s/forward_delay_timer *[0-9.]*//'; ip addr; ip route show table all; ip neigh show nud permanent;"
+        "ip -d link | sed 's/gc_timer *[0-9.]*//; s/forward_delay_timer *[0-9.]*//';"
+        "ip addr; ip route show table all; ip neigh show nud permanent;"
         "bridge fdb; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//'; ip netns; ls -R /etc/netns 2>/dev/null || true;"
         "sysctl -a 2>/dev/null | grep -E 'forward|accept_redirects' || true; ls /var/lib"
     )
@@ -66,7 +82,9 @@ def test_a_document_becomes_what_the_kernel_shows(underlay: Host, twice: Twice) 
     assert found["10.244.1.0/24"] == ("10.244.1.0", "flannel.1")
     assert found["10.244.2.0/24"] == ("10.244.2.0", "flannel.1")
     assert routes(underlay, "web")["default"] == ("10.244.0.1", "eth0")
-    entries = [(item["mac"], item["dst"]) for item in underlay.json("bridge -j fdb show dev flannel.1") if "dst" in item]
+    entries = [
+        (item["mac"], item["dst"]) for item in underlay.json("bridge -j fdb show dev flannel.1") if "dst" in item
+    ]
     assert sorted(entries) == [("0e:58:0a:f4:01:00", "198.51.100.12"), ("0e:58:0a:f4:02:00", "198.51.100.13")]
     assert underlay.run("sysctl -n net.ipv4.ip_forward").stdout == "1\n"
     assert underlay.run("ip netns exec web cat /etc/hosts").stdout.endswith("10.244.0.2 web\n")
@@ -91,11 +109,17 @@ def test_what_topology_info_returns_changes_nothing_when_fed_back(underlay: Host
 
 def test_purge_removes_what_the_document_no_longer_names_and_nothing_foreign(underlay: Host, twice: Twice) -> None:
     underlay.module("topology", document=node(), peers=PEERS)
-    underlay.sh("ip link add veth-docker type veth peer name v9; ip link set veth-docker master cni0; ip route add 10.9.0.0/24 dev cni0")
+    underlay.sh(
+        "ip link add veth-docker type veth peer name v9; ip link set veth-docker master cni0; ip route add 10.9.0.0/24 dev cni0"
+    )
     fewer = {subnet: address for subnet, address in PEERS.items() if subnet != "10.244.2.0/24"}
     done = twice("topology", document=node(), peers=fewer)
     assert sorted(operation.split()[0:2] for operation in done["operations"]) == [
-        ["change", "firewall"], ["delete", "fdb"], ["delete", "neighbour"], ["delete", "route"]]
+        ["change", "firewall"],
+        ["delete", "fdb"],
+        ["delete", "neighbour"],
+        ["delete", "route"],
+    ]
     assert "10.244.2.0/24" not in routes(underlay)
     assert routes(underlay)["10.9.0.0/24"] == (None, "cni0")
     assert underlay.json("ip -j link show veth-docker")[0]["master"] == "cni0"
@@ -105,7 +129,10 @@ def test_two_documents_never_purge_each_other(underlay: Host) -> None:
     underlay.module("topology", document=node(), peers=PEERS)
     second = {
         "links": [{"name": "br-two", "kind": "bridge", "addresses": ["10.99.0.1/24"]}],
-        "routes": [{"dst": "10.98.0.0/24", "via": "10.99.0.2", "dev": "br-two"}, {"dst": "10.97.0.0/24", "via": "198.51.100.77", "dev": "eth1"}],
+        "routes": [
+            {"dst": "10.98.0.0/24", "via": "10.99.0.2", "dev": "br-two"},
+            {"dst": "10.97.0.0/24", "via": "198.51.100.77", "dev": "eth1"},
+        ],
     }
     underlay.module("topology", name="two", document=second)
     assert underlay.module("topology", document=node(), peers=PEERS)["operations"] == []
@@ -125,7 +152,9 @@ def test_two_documents_never_purge_each_other(underlay: Host) -> None:
         ("nft add table inet podnet_overlay", "table inet podnet_overlay"),
     ],
 )
-def test_something_foreign_in_the_way_is_named_and_nothing_is_changed(underlay: Host, preparation: str, named: str) -> None:
+def test_something_foreign_in_the_way_is_named_and_nothing_is_changed(
+    underlay: Host, preparation: str, named: str
+) -> None:
     underlay.sh(preparation)
     before = everything(underlay)
     answer = underlay.module("topology", document=node(), peers=PEERS, fails=True)
@@ -136,10 +165,14 @@ def test_something_foreign_in_the_way_is_named_and_nothing_is_changed(underlay: 
 
 
 def test_adopt_takes_foreign_things_over_but_never_another_documents(underlay: Host) -> None:
-    underlay.sh("ip link add cni0 type bridge; ip netns add web; ip route add 10.244.1.0/24 via 198.51.100.99 proto static")
+    underlay.sh(
+        "ip link add cni0 type bridge; ip netns add web; ip route add 10.244.1.0/24 via 198.51.100.99 proto static"
+    )
     underlay.module("topology", document=node(), peers=PEERS, adopt=True)
     assert routes(underlay)["10.244.1.0/24"] == ("10.244.1.0", "flannel.1")
-    answer = underlay.module("topology", name="two", document={"links": [{"name": "cni0", "kind": "bridge"}]}, adopt=True, fails=True)
+    answer = underlay.module(
+        "topology", name="two", document={"links": [{"name": "cni0", "kind": "bridge"}]}, adopt=True, fails=True
+    )
     assert "belongs to the document 'overlay'" in answer["msg"]
 
 
@@ -158,14 +191,25 @@ def test_a_refused_change_undoes_those_before_it(underlay: Host) -> None:
 def test_all_mistakes_of_a_document_are_told_at_once(host: Host) -> None:
     document = {
         "links": [
-            {"name": "an-interface-name", "kind": "bridge"}, {"name": "a/b", "kind": "bridge"}, {"name": "x", "kind": "dummyy"},
+            {"name": "an-interface-name", "kind": "bridge"},
+            {"name": "a/b", "kind": "bridge"},
+            {"name": "x", "kind": "dummyy"},
             {"name": "y", "kind": "bridge", "mtu": 10, "colour": "red"},
         ],
         "routes": [{"dst": "10.0.0.1/8", "via": "fe80::1", "dev": "x"}, {"dst": "10.1.0.0/16"}],
     }
     answer = host.module("topology", document=document, fails=True)
     text = answer["msg"]
-    for part in ("an-interface-name", "'a/b'", "dummyy", "mtu", "colour", "10.0.0.1/8", "fe80::1", "routes[10.1.0.0/16]: needs via"):
+    for part in (
+        "an-interface-name",
+        "'a/b'",
+        "dummyy",
+        "mtu",
+        "colour",
+        "10.0.0.1/8",
+        "fe80::1",
+        "routes[10.1.0.0/16]: needs via",
+    ):
         assert part in text
     assert [item["ifname"] for item in host.json("ip -j link")] == ["lo"]
 
@@ -217,8 +261,15 @@ def picture(host: Host) -> dict[str, Any]:
             info = link.get("linkinfo", {})
             port = info.get("info_slave_data", {})
             found[f"{namespace}/{link['ifname']}"] = (
-                info.get("info_kind"), link["mtu"], "UP" in link["flags"], link.get("master"), link.get("ifalias"), port.get("hairpin"),
-                info.get("info_data", {}).get("id"), sorted(item["local"] for item in link["addr_info"] if item["family"] == "inet"))
+                info.get("info_kind"),
+                link["mtu"],
+                "UP" in link["flags"],
+                link.get("master"),
+                link.get("ifalias"),
+                port.get("hairpin"),
+                info.get("info_data", {}).get("id"),
+                sorted(item["local"] for item in link["addr_info"] if item["family"] == "inet"),
+            )
         found[f"{namespace} routes"] = sorted(json.dumps(item) for item in host.json(*ip, "route"))
     found["neighbours"] = sorted((item["dst"], item["lladdr"]) for item in host.json("ip -j neigh show nud permanent"))
     found["fdb"] = sorted((item["mac"], item["dst"]) for item in host.json("bridge -j fdb") if "dst" in item)
@@ -232,7 +283,11 @@ def test_a_kill_at_any_moment_is_made_right_by_the_next_run(underlay: Host, mome
     arguments = {"ANSIBLE_MODULE_ARGS": {"document": node(), "peers": {**PEERS, **many}}}
     path = tmp_path / "arguments.json"
     path.write_text(json.dumps(arguments))
-    process = underlay.popen("sh", "-c", f"cd {CHECKOUT}/.collections && exec python3 -m ansible_collections.podnet.overlay.plugins.modules.topology {path}")
+    process = underlay.popen(
+        "sh",
+        "-c",
+        f"cd {CHECKOUT}/.collections && exec python3 -m ansible_collections.podnet.overlay.plugins.modules.topology {path}",
+    )
     try:
         process.wait(moment * 4)
     except subprocess.TimeoutExpired:

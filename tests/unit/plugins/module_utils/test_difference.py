@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-
-from ansible_collections.podnet.overlay.plugins.module_utils._difference import CREATION_ORDER, Operation, apply, conflicts, difference
+from ansible_collections.podnet.overlay.plugins.module_utils._difference import (
+    CREATION_ORDER,
+    Operation,
+    apply,
+    conflicts,
+    difference,
+    nothing,
+)
 from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Address,
     Bridge,
@@ -20,11 +25,12 @@ from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Veth,
     state_of,
 )
+from hypothesis import given, settings
 
 from .states import OWNER, states
 
 
-def everything(item: Object) -> bool:
+def everything(_item: Object) -> bool:
     """As if all that is there were ours."""
     return True
 
@@ -49,7 +55,11 @@ def test_undoing_all_operations_in_reverse_gives_the_state_from_before(desired: 
 def test_what_is_not_owned_and_not_desired_is_left_alone(desired: State, observed: State) -> None:
     operations = difference(desired, observed, lambda item: getattr(item, "owner", "") == OWNER)
     for operation in operations:
-        if operation.after is None and operation.item.key not in desired and getattr(operation.item, "owner", None) is not None:
+        if (
+            operation.after is None
+            and operation.item.key not in desired
+            and getattr(operation.item, "owner", None) is not None
+        ):
             assert operation.item.owner == OWNER or operation.item.key[2:] in {("veth0",), ("eth0",)}
 
 
@@ -71,7 +81,10 @@ def test_a_route_is_replaced_and_not_deleted_and_added() -> None:
 
 
 def test_the_guard_is_in_place_before_the_tunnel_and_goes_after_it() -> None:
-    wall, tunnel = Firewall("192.0.2.1", "ipip", owner=OWNER), Link("", "flannel.ipip", "ipip", up=True, options=Ipip("192.0.2.1"), owner=OWNER)
+    wall, tunnel = (
+        Firewall("192.0.2.1", "ipip", owner=OWNER),
+        Link("", "flannel.ipip", "ipip", up=True, options=Ipip("192.0.2.1"), owner=OWNER),
+    )
     both = state_of([tunnel, wall])
     assert [operation.item for operation in difference(both, {})] == [wall, tunnel]
     assert [operation.item for operation in difference({}, both, everything)] == [tunnel, wall]
@@ -79,19 +92,31 @@ def test_the_guard_is_in_place_before_the_tunnel_and_goes_after_it() -> None:
 
 def test_a_tunnel_whose_remote_is_fixed_is_made_anew_with_all_that_lives_on_it() -> None:
     def tunnel(remote: str) -> Link:
-        return Link("", "tun", "ipip", True, 1480, master="", options=Ipip("192.0.2.1", remote, 0, 0, False, ""), owner=OWNER)
+        return Link(
+            "", "tun", "ipip", True, 1480, master="", options=Ipip("192.0.2.1", remote, 0, 0, False, ""), owner=OWNER
+        )
 
     address, route = Address("", "tun", "10.244.0.0/32"), Route("", "10.244.1.0/24", "192.0.2.2", "tun", True)
     observed = state_of([tunnel("0.0.0.0"), address, route])
     operations = difference(state_of([tunnel("192.0.2.2"), address, route]), observed, everything)
     assert [(operation.verb, type(operation.item)) for operation in operations] == [
-        ("delete", Route), ("delete", Address), ("delete", Link), ("add", Link), ("add", Address), ("add", Route)]
+        ("delete", Route),
+        ("delete", Address),
+        ("delete", Link),
+        ("add", Link),
+        ("add", Address),
+        ("add", Route),
+    ]
 
 
 def test_a_renamed_tunnel_gives_its_endpoints_free_before_the_new_one_comes() -> None:
-    old, new = (Link("", name, "ipip", True, options=Ipip("192.0.2.1", "0.0.0.0"), owner=OWNER) for name in ("old", "new"))
+    old, new = (
+        Link("", name, "ipip", True, options=Ipip("192.0.2.1", "0.0.0.0"), owner=OWNER) for name in ("old", "new")
+    )
     assert [str(operation).split()[:3] for operation in difference(state_of([new]), state_of([old]), everything)] == [
-        ["delete", "link", "old"], ["add", "link", "new"]]
+        ["delete", "link", "old"],
+        ["add", "link", "new"],
+    ]
 
 
 def test_an_address_of_the_same_subnet_goes_before_its_successor_comes() -> None:
@@ -103,10 +128,38 @@ def test_an_address_of_the_same_subnet_goes_before_its_successor_comes() -> None
 
 
 def test_what_a_link_does_not_name_stays_as_it_is() -> None:
-    present = Link("", "cni0", "bridge", True, 1480, "0a:58:0a:f4:00:01", "", Bridge(False, 300, 15, 2, 20, 32768, False), owner=OWNER)
-    assert difference(state_of([Link("", "cni0", "bridge", up=True, options=Bridge(ageing_time=300), owner=OWNER)]), state_of([present])) == []
-    changed = difference(state_of([Link("", "cni0", "bridge", mtu=1400, options=Bridge(stp=True))]), state_of([present]))
-    assert changed[0].after == Link("", "cni0", "bridge", True, 1400, "0a:58:0a:f4:00:01", "", Bridge(True, 300, 15, 2, 20, 32768, False), owner=OWNER)
+    present = Link(
+        "",
+        "cni0",
+        "bridge",
+        True,
+        1480,
+        "0a:58:0a:f4:00:01",
+        "",
+        Bridge(False, 300, 15, 2, 20, 32768, False),
+        owner=OWNER,
+    )
+    assert (
+        difference(
+            state_of([Link("", "cni0", "bridge", up=True, options=Bridge(ageing_time=300), owner=OWNER)]),
+            state_of([present]),
+        )
+        == []
+    )
+    changed = difference(
+        state_of([Link("", "cni0", "bridge", mtu=1400, options=Bridge(stp=True))]), state_of([present])
+    )
+    assert changed[0].after == Link(
+        "",
+        "cni0",
+        "bridge",
+        True,
+        1400,
+        "0a:58:0a:f4:00:01",
+        "",
+        Bridge(True, 300, 15, 2, 20, 32768, False),
+        owner=OWNER,
+    )
 
 
 def test_port_options_go_with_a_changed_master() -> None:
@@ -121,21 +174,39 @@ def test_a_sysctl_goes_back_to_the_value_from_before() -> None:
 
 
 def test_every_foreign_thing_in_the_way_is_told_at_once() -> None:
-    desired = state_of([
-        Namespace("web", OWNER), Link("", "cni0", "bridge", owner=OWNER), Route("", "10.244.1.0/24", "192.0.2.2", "eth0"),
-        Firewall("192.0.2.1", "ipip", owner=OWNER), Link("", "eth9", external=True), Link("", "eth0", external=True)])
-    observed = state_of([
-        Namespace("web"), Link("", "cni0", "bridge", owner="other"), Route("", "10.244.1.0/24", "192.0.2.9", "eth0", protocol=16),
-        Firewall("0.0.0.0", "ipip"), Link("", "eth0")])
-    told = conflicts(desired, observed, OWNER, lambda item: False)
+    desired = state_of(
+        [
+            Namespace("web", OWNER),
+            Link("", "cni0", "bridge", owner=OWNER),
+            Route("", "10.244.1.0/24", "192.0.2.2", "eth0"),
+            Firewall("192.0.2.1", "ipip", owner=OWNER),
+            Link("", "eth9", external=True),
+            Link("", "eth0", external=True),
+        ]
+    )
+    observed = state_of(
+        [
+            Namespace("web"),
+            Link("", "cni0", "bridge", owner="other"),
+            Route("", "10.244.1.0/24", "192.0.2.9", "eth0", protocol=16),
+            Firewall("0.0.0.0", "ipip"),
+            Link("", "eth0"),
+        ]
+    )
+    told = conflicts(desired, observed, OWNER, nothing)
     assert len(told) == 5
     assert "dhcp" in "".join(told)
     assert "'other'" in "".join(told)
-    assert len(conflicts(desired, observed, OWNER, lambda item: False, adopt=True)) == 2
+    assert len(conflicts(desired, observed, OWNER, nothing, adopt=True)) == 2
 
 
 def test_a_device_that_neither_document_nor_host_has_is_a_mistake() -> None:
-    told = conflicts(state_of([Address("", "nowhere", "10.0.0.1/24"), Link("", "v0", "veth", master="br9")]), {}, OWNER, lambda item: True)
+    told = conflicts(
+        state_of([Address("", "nowhere", "10.0.0.1/24"), Link("", "v0", "veth", master="br9")]),
+        {},
+        OWNER,
+        everything,
+    )
     assert len(told) == 2
     assert "nowhere" in "".join(told)
     assert "br9" in "".join(told)

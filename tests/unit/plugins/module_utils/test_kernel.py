@@ -6,11 +6,16 @@ import pytest
 
 pytest.importorskip("pyroute2")
 
+from ansible_collections.podnet.overlay.plugins.module_utils._kernel import (
+    decode_routes,
+    encode_route,
+    firewall_commands,
+    firewall_rules,
+    parse_firewall,
+)
+from ansible_collections.podnet.overlay.plugins.module_utils._model import ROUTE_TYPES, Firewall, Route
 from hypothesis import given
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from ansible_collections.podnet.overlay.plugins.module_utils._kernel import decode_routes, encode_route, firewall_commands, firewall_rules, parse_firewall
-from ansible_collections.podnet.overlay.plugins.module_utils._model import ROUTE_TYPES, Firewall, Route
 
 from .states import OWNER, routes
 
@@ -22,7 +27,12 @@ def by_pyroute2(route: Route) -> bytes:
     """The same message, by pyroute2's codec."""
     network, _, length = route.dst.partition("/")
     message = rtmsg()
-    message["family"], message["dst_len"], message["proto"], message["type"] = 2, int(length), route.protocol, ROUTE_TYPES[route.type]
+    message["family"], message["dst_len"], message["proto"], message["type"] = (
+        2,
+        int(length),
+        route.protocol,
+        ROUTE_TYPES[route.type],
+    )
     message["table"] = route.table if route.table < 256 else 0
     message["scope"] = 0 if route.via or route.type != "unicast" else 253
     message["flags"] = 4 if route.onlink else 0
@@ -53,9 +63,16 @@ def test_what_pyroute2_encodes_is_decoded_to_the_same_route(route: Route) -> Non
 def test_pyroute2_decodes_what_is_encoded_here(route: Route) -> None:
     message = rtmsg(encode_route(route, INDEXES[route.dev]))
     message.decode()
-    assert (message["dst_len"], message["proto"], message["flags"]) == (int(route.dst.split("/")[1]), route.protocol, 4 if route.onlink else 0)
+    assert (message["dst_len"], message["proto"], message["flags"]) == (
+        int(route.dst.split("/")[1]),
+        route.protocol,
+        4 if route.onlink else 0,
+    )
     assert (message.get_attr("RTA_GATEWAY") or "", message.get_attr("RTA_TABLE"), message.get_attr("RTA_OIF")) == (
-        route.via, route.table, INDEXES[route.dev])
+        route.via,
+        route.table,
+        INDEXES[route.dev],
+    )
 
 
 def test_a_changed_peer_costs_one_element_of_the_set() -> None:
@@ -63,20 +80,40 @@ def test_a_changed_peer_costs_one_element_of_the_set() -> None:
     after = Firewall("192.0.2.1", "ipip", ("192.0.2.2", "192.0.2.4"), owner=OWNER)
     commands = list(firewall_commands(before, after))
     assert [(verb, command[verb]["element"]["elem"]) for command in commands for verb in command] == [
-        ("add", ["192.0.2.4"]), ("delete", ["192.0.2.3"])]
+        ("add", ["192.0.2.4"]),
+        ("delete", ["192.0.2.3"]),
+    ]
 
 
 def test_a_guard_that_someone_changed_is_replaced_whole() -> None:
     broken = Firewall("192.0.2.1", "ipip", owner=OWNER, intact=False)
-    verbs = [f"{verb} {next(iter(command[verb]))}" for command in firewall_commands(broken, Firewall("192.0.2.1", "ipip", owner=OWNER)) for verb in command]
+    verbs = [
+        f"{verb} {next(iter(command[verb]))}"
+        for command in firewall_commands(broken, Firewall("192.0.2.1", "ipip", owner=OWNER))
+        for verb in command
+    ]
     assert verbs == ["add table", "delete table", "add table", "add set", "add chain", "add rule"]
 
 
-@pytest.mark.parametrize("wall", [Firewall("192.0.2.1", "ipip", ("192.0.2.2",), owner=OWNER), Firewall("192.0.2.1", "vxlan", (), 8472, OWNER)])
+@pytest.mark.parametrize(
+    "wall",
+    [Firewall("192.0.2.1", "ipip", ("192.0.2.2",), owner=OWNER), Firewall("192.0.2.1", "vxlan", (), 8472, OWNER)],
+)
 def test_a_listing_is_read_back_to_the_guard(wall: Firewall) -> None:
-    chain = {"family": "inet", "table": "podnet_overlay", "name": "guard", "type": "filter", "hook": "input", "prio": -10, "policy": "accept", "handle": 2}
+    chain = {
+        "family": "inet",
+        "table": "podnet_overlay",
+        "name": "guard",
+        "type": "filter",
+        "hook": "input",
+        "prio": -10,
+        "policy": "accept",
+        "handle": 2,
+    }
     rules = [{"rule": {**rule, "handle": 3}} for rule in firewall_rules(wall)]
-    rules[0]["rule"]["expr"] = [{"counter": {"packets": 4, "bytes": 99}} if "counter" in part else part for part in rules[0]["rule"]["expr"]]
+    rules[0]["rule"]["expr"] = [
+        {"counter": {"packets": 4, "bytes": 99}} if "counter" in part else part for part in rules[0]["rule"]["expr"]
+    ]
     peers = {"set": {"name": "peers", **({"elem": list(wall.peers)} if wall.peers else {})}}
     assert parse_firewall([{"metainfo": {}}, {"table": {}}, peers, {"chain": chain}, *rules]) == wall
     assert not parse_firewall([peers, {"chain": {**chain, "policy": "drop"}}, *rules]).intact

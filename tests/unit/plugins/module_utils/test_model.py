@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-
 from ansible_collections.podnet.overlay.plugins.module_utils._difference import merge
 from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Ipip,
@@ -22,12 +20,14 @@ from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     render,
     sysctl_name,
 )
+from hypothesis import given
 
 from .states import OWNER, states
 
 
 def owned_by_one(state: State) -> State:
     """The same with one owner, as a document has."""
+
     def own(item: Object) -> Object:
         import dataclasses
 
@@ -38,7 +38,11 @@ def owned_by_one(state: State) -> State:
 
 @given(states())
 def test_a_rendered_state_is_read_back_to_itself(state: State) -> None:
-    state = {key: item for key, item in owned_by_one(state).items() if not (item.key[0] == "file" and ("namespace", item.key[1]) not in state)}
+    state = {
+        key: item
+        for key, item in owned_by_one(state).items()
+        if not (item.key[0] == "file" and ("namespace", item.key[1]) not in state)
+    }
     read = parse(render(state, OWNER), OWNER)
     assert {key: merge(item, state[key]) for key, item in read.items()} == state
 
@@ -49,18 +53,40 @@ def test_every_object_is_described_in_one_line(state: State) -> None:
 
 
 def test_the_designs_words_are_understood() -> None:
-    state = parse({
-        "version": 1,
-        "namespaces": [{"name": "web"}],
-        "links": [
-            {"name": "flannel.ipip", "kind": "ipip", "ipip": {"local": "198.51.100.11", "remote": "any", "ttl": "inherit"}, "mtu": 1480},
-            {"name": "tunl1", "kind": "ipip", "ipip": {"local": "10.10.10.2", "remote": "10.10.20.2"},
-             "addresses": [{"address": "10.10.100.10", "peer": "10.10.200.10"}]},
-        ],
-        "routes": [{"dst": "default", "via": "10.244.0.1", "dev": "eth0", "namespace": "web", "table": "main", "protocol": "static"}],
-    }, OWNER)
+    state = parse(
+        {
+            "version": 1,
+            "namespaces": [{"name": "web"}],
+            "links": [
+                {
+                    "name": "flannel.ipip",
+                    "kind": "ipip",
+                    "ipip": {"local": "198.51.100.11", "remote": "any", "ttl": "inherit"},
+                    "mtu": 1480,
+                },
+                {
+                    "name": "tunl1",
+                    "kind": "ipip",
+                    "ipip": {"local": "10.10.10.2", "remote": "10.10.20.2"},
+                    "addresses": [{"address": "10.10.100.10", "peer": "10.10.200.10"}],
+                },
+            ],
+            "routes": [
+                {
+                    "dst": "default",
+                    "via": "10.244.0.1",
+                    "dev": "eth0",
+                    "namespace": "web",
+                    "table": "main",
+                    "protocol": "static",
+                }
+            ],
+        },
+        OWNER,
+    )
     assert state["link", "", "flannel.ipip"] == Link(
-        "", "flannel.ipip", "ipip", True, 1480, options=Ipip("198.51.100.11", "0.0.0.0", 0), owner=OWNER)
+        "", "flannel.ipip", "ipip", True, 1480, options=Ipip("198.51.100.11", "0.0.0.0", 0), owner=OWNER
+    )
     assert ("address", "", "tunl1", "10.10.100.10", "10.10.200.10/32") in state
     assert state["route", "web", 254, "0.0.0.0/0", 0].protocol == 4  # type: ignore[union-attr]
     assert state["namespace", "web"] == Namespace("web", OWNER)

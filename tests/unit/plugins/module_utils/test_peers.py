@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from ansible_collections.podnet.overlay.plugins.module_utils._model import Firewall, ForwardingEntry, Mistakes, Neighbour, Route, of_type, state_of
+from ansible_collections.podnet.overlay.plugins.module_utils._model import (
+    Firewall,
+    ForwardingEntry,
+    Mistakes,
+    Neighbour,
+    Route,
+    of_type,
+    state_of,
+)
 from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand, vtep_mac
 
 TABLE = {"10.244.0.0/24": "198.51.100.11", "10.244.1.0/24": "198.51.100.12", "10.244.2.0/24": "203.0.113.13"}
 CLAUSE: dict[str, Any] = {
-    "subnet": "10.244.0.0/24", "public_ip": "198.51.100.11", "dev": "flannel.ipip", "interface": "eth1", "underlay": "198.51.100.0/24"}
+    "subnet": "10.244.0.0/24",
+    "public_ip": "198.51.100.11",
+    "dev": "flannel.ipip",
+    "interface": "eth1",
+    "underlay": "198.51.100.0/24",
+}
 
 
 def reached(**changes: Any) -> list[Route]:
@@ -20,12 +32,16 @@ def reached(**changes: Any) -> list[Route]:
 
 def test_ipip_is_an_onlink_route_by_the_tunnel_for_every_other_node_as_flanneld_has_it() -> None:
     assert reached(backend="ipip") == [
-        Route("", "10.244.1.0/24", "198.51.100.12", "flannel.ipip", True), Route("", "10.244.2.0/24", "203.0.113.13", "flannel.ipip", True)]
+        Route("", "10.244.1.0/24", "198.51.100.12", "flannel.ipip", True),
+        Route("", "10.244.2.0/24", "203.0.113.13", "flannel.ipip", True),
+    ]
 
 
 def test_direct_routing_leaves_the_tunnel_out_where_the_underlay_is_shared() -> None:
     assert reached(backend="ipip", direct_routing=True) == [
-        Route("", "10.244.1.0/24", "198.51.100.12", "eth1"), Route("", "10.244.2.0/24", "203.0.113.13", "flannel.ipip", True)]
+        Route("", "10.244.1.0/24", "198.51.100.12", "eth1"),
+        Route("", "10.244.2.0/24", "203.0.113.13", "flannel.ipip", True),
+    ]
 
 
 def test_host_gw_routes_by_the_underlays_interface() -> None:
