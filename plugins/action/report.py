@@ -33,13 +33,17 @@ class ActionModule(ActionBase):
             }
         )
         hostvars = variables["hostvars"]
-        nodes = [host for host in variables.get("ansible_play_hosts_all", []) if host in options["probes"]]
+        hosts = variables.get("ansible_play_hosts_all", [])
+        nodes = [host for host in hosts if host in options["probes"]]
         outcomes = {node: hostvars[node].get(options["variable"]) or {} for node in nodes}
         rows = [row for node in nodes for row in _report.rows(node, options["probes"][node], outcomes[node])]
         if not rows:
             raise AnsibleActionFail("there are no pods on different nodes among these hosts: nothing was verified")
 
         silent = {node: reason for node, reason in ((n, _report.trouble(outcomes[n])) for n in nodes) if reason}
+        if len(nodes) < len(hosts):
+            strangers = [host for host in hosts if host not in options["probes"]]
+            display.warning(f"not verified, since not planned as part of the overlay: {_some(strangers)}")
         display.display(_report.render(rows, silent, options["rows"]))
         result: dict[str, t.Any] = {
             "changed": False,
