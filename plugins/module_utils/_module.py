@@ -28,6 +28,9 @@ INTERPRETERS = (
 )
 """Where distributions put the Python that their python3-pyroute2 belongs to."""
 
+MOST_OPERATIONS = 200
+"""So many are told one by one."""
+
 NAMESPACE: dict[str, Any] = {"type": "str", "default": ""}
 STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
@@ -51,11 +54,12 @@ def run(
         return converge({} if gone else read(), check=module.check_mode, **options)
 
     result = guarded(module, act)
-    module.exit_json(
-        changed=result.changed,
-        operations=[str(operation) for operation in result.operations],
-        diff={"before": result.before, "after": result.after},
-    )
+    operations = [str(operation) for operation in result.operations[:MOST_OPERATIONS]]
+    if len(result.operations) > MOST_OPERATIONS:
+        operations.append(f"and {len(result.operations) - MOST_OPERATIONS} more: --diff shows all")
+    # A thousand hosts that get a thousand routes each would send 100 MB of text that nobody asked for.
+    diff = {"diff": {"before": result.before, "after": result.after}} if module._diff else {}  # noqa: SLF001
+    module.exit_json(changed=result.changed, operations=operations, **diff)
 
 
 def guarded(module: AnsibleModule, act: Callable[[], Any]) -> Any:
