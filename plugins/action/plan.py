@@ -1,0 +1,184 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import typing as t
+from collections.abc import Mapping, Sequence
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ..module_utils import _leases, _plan
+from ..module_utils._model import Mistakes
+
+READ = {*_plan.GROUP_DEFAULTS, *_plan.HOST_VARIABLES, "ansible_host", "inventory_dir"}
+
+
+class ActionModule(ActionBase):
+    """Plan the overlay from the whole group; see the documentation of podnet.overlay.plan."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(
+            argument_spec={
+                "name": {"type": "str", "default": "overlay"},
+                "group": {"type": "str", "default": "overlay"},
+                "state": {"type": "str", "choices": ["check", "present", "absent"], "default": "present"},
+            }
+        )
+        try:
+            return self._answer(options, task_vars or {})
+        except Mistakes as e:
+            return {"failed": True, "msg": "\n".join(e.lines), "mistakes": e.lines}
+
+    def _answer(self, options: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        hosts = [str(host) for host in task_vars["groups"].get(options["group"], [])]
+        play = [str(host) for host in task_vars.get("ansible_play_hosts", []) if host in set(hosts)]
+        if not play:
+            raise Mistakes([f"{options['group']}: is no group of the inventory with hosts of this play in it; name the nodes there"])
+        variables, facts = self._read(task_vars["hostvars"], hosts, set(play) if options["state"] == "present" else set())
+        path = _leases_file(options["group"], variables)
+        _net_conf(options["group"], variables)
+        if options["state"] == "absent":
+            return self._forget(path, play)
+
+        inventory = _plan.read(options["group"], variables)
+        if options["state"] == "check":
+            return _checked(inventory, _leases.load(path, inventory.settings.network), path, play)
+        with contextlib.nullcontext() if self._task.check_mode else _leases.locked(path):
+            leases = _leases.load(path, inventory.settings.network)
+            plan = _plan.plan(inventory, leases, facts, path, options["name"])
+            return {
+                **self._save(path, leases, plan.leases),
+                "peers": plan.peers, "documents": plan.documents, "probes": plan.probes, "mtus": plan.mtus, "warnings": list(plan.warnings),
+            }
+
+    def _read(
+        self, hostvars: t.Any, hosts: Sequence[str], looked_at: set[str]
+    ) -> tuple[dict[str, dict[str, t.Any]], dict[str, _plan.Facts]]:
+        """Each host's variables, and the facts of those that answered, in one pass, since a host's variables are dear to make.
+
+        Raises:
+            Mistakes: a variable's template fails.
+        """
+        variables: dict[str, dict[str, t.Any]] = {}
+        facts: dict[str, _plan.Facts] = {}
+        mistakes: list[str] = []
+        for host in hosts:
+            raw = hostvars.raw_get(host)
+            templar = self._templar.copy_with_new_env(available_variables={**raw, "hostvars": hostvars})
+            variables[host] = own = {}
+            for name in raw:
+                if name in READ:
+                    try:
+                        own[str(name)] = _plain(templar.template(raw[name]))
+                    except AnsibleError as e:
+                        mistakes.append(f"{host}: {name}: can not be templated: {e}")
+                elif name.startswith("overlay_"):
+                    own[str(name)] = None  # not ours: its name is all that counts
+            answer = raw.get("podnet_node") if host in looked_at else None
+            if answer and answer.get("version") == 1 and not answer.get("failed"):
+                facts[host] = _plan.Facts.of(_plain(answer))
+        if mistakes:
+            raise Mistakes(mistakes)
+        return variables, facts
+
+    def _forget(self, path: str, hosts: Sequence[str]) -> dict[str, t.Any]:
+        with contextlib.nullcontext() if self._task.check_mode else _leases.locked(path):
+            leases = _leases.load(path)
+            if leases is None:
+                return {"changed": False, "leases_file": path}
+            nodes, removed = ({name: item for name, item in part.items() if name not in hosts} for part in (leases.nodes, leases.removed))
+            return self._save(path, leases, dataclasses.replace(leases, nodes=nodes, removed=removed) if nodes else None)
+
+    def _save(self, path: str, before: _leases.Leases | None, after: _leases.Leases | None) -> dict[str, t.Any]:
+        """Bring the file from *before* to *after*, and say so."""
+        result: dict[str, t.Any] = {"changed": before != after, "leases_file": path}
+        if before == after:
+            return result
+        if not self._task.check_mode:
+            _leases.save(path, after)
+        if self._task.diff:
+            result["diff"] = [
+                {"before_header": path, "after_header": path, "before": _leases.render(before), "after": _leases.render(after)}
+            ]
+        return result
+
+
+def _checked(inventory: _plan.Inventory, leases: _leases.Leases | None, path: str, play: Sequence[str]) -> dict[str, t.Any]:
+    """What can be said before any host is contacted: the settings, and by the leases who would probe whom."""
+    _plan.judge(inventory, leases)
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK):
+        raise Mistakes([f"{path}: {folder} is no folder that can be written to; make it, or set overlay_leases_file"])
+    nodes = leases.nodes if leases else {}
+    return {
+        "changed": False,
+        "leases_file": path,
+        "settings": {**dataclasses.asdict(inventory.settings), "network": str(inventory.settings.network)},
+        "probes": _plan.probes({name: nodes[name] for name in inventory.nodes if name in nodes}, play),
+        "mtus": {host: nodes[host].mtu or _plan.LOWEST_MTU if host in nodes else _plan.LOWEST_MTU for host in play},
+        "warnings": list(inventory.warnings),
+    }
+
+
+def _leases_file(group: str, variables: Mapping[str, Mapping[str, t.Any]]) -> str:
+    """The path of the leases file. A relative one starts at the inventory's folder, or here where it has none.
+
+    Raises:
+        Mistakes: there is no way to tell.
+    """
+    folder = next(iter(_folders(variables)), None)
+    said = next((own["overlay_leases_file"] for own in variables.values() if own.get("overlay_leases_file")), None)
+    if said:
+        return os.path.abspath(os.path.join(folder or os.getcwd(), os.path.expanduser(str(said))))
+    if folder is None:
+        raise Mistakes([
+            f"{group}: overlay_leases_file: the inventory has no folder to keep leases in; set it, as in -e overlay_leases_file=leases.yml"
+        ])
+    if len(_folders(variables)) > 1:
+        several = ", ".join(_folders(variables))
+        raise Mistakes([f"{group}: overlay_leases_file: the group's hosts are of inventories in several folders ({several}); set it"])
+    return os.path.join(folder, _leases.FILE_NAME)
+
+
+def _folders(variables: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
+    return sorted({own["inventory_dir"] for own in variables.values() if own.get("inventory_dir")})
+
+
+def _net_conf(group: str, variables: Mapping[str, dict[str, t.Any]]) -> None:
+    """Replace each ``overlay_net_conf`` that is a file's path with its text; a relative path starts at the inventory's folder."""
+    texts: dict[str, str] = {}
+    for own in variables.values():
+        said = own.get("overlay_net_conf")
+        if isinstance(said, str) and not said.lstrip().startswith("{"):
+            path = os.path.join(own.get("inventory_dir") or os.getcwd(), os.path.expanduser(said))
+            try:
+                if path not in texts:
+                    with open(path, encoding="utf-8") as file:
+                        texts[path] = file.read()
+            except (OSError, UnicodeDecodeError) as e:
+                raise Mistakes([f"{group}: overlay_net_conf: {path} can not be read: {getattr(e, 'strerror', None) or e}"]) from None
+            own["overlay_net_conf"] = texts[path]
+
+
+def _plain(value: t.Any) -> t.Any:
+    """A value of Ansible's without its tags and lazy containers, which cost time and do not go into JSON."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return value
