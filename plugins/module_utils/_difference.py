@@ -33,6 +33,7 @@ from ._model import (
     Route,
     State,
     Sysctl,
+    SysctlLine,
     Veth,
     Vxlan,
     describe,
@@ -44,6 +45,7 @@ CREATION_ORDER: tuple[type, ...] = (
     NamespaceFile,
     Firewall,
     Sysctl,
+    SysctlLine,
     Link,
     Address,
     Neighbour,
@@ -110,7 +112,7 @@ def difference(
     changes: list[Operation] = []
     for key, wanted in desired.items():
         present = remaining.get(key)
-        if present == wanted or (isinstance(wanted, Link) and wanted.external):
+        if present == wanted or (present is None and isinstance(wanted, Link) and wanted.external):
             continue
         after = wanted if present is None else merge(wanted, present)
         if after != present:
@@ -131,6 +133,7 @@ def merge(wanted: Object, present: Object) -> Object:
     }
     # A link that is not ours to mark keeps its owner; port options vanish with the master.
     fields["owner"] = wanted.owner or present.owner
+    fields["kind"], fields["external"] = wanted.kind or present.kind, False
     if fields["master"] != present.master:
         fields["port"] = wanted.port
     return Link(**fields)
@@ -225,7 +228,12 @@ def _in_the_way(old: Address, new: Iterable[Address]) -> bool:
 
 
 def conflicts(
-    desired: State, observed: State, owner: str, owned: Callable[[Object], bool], adopt: bool = False
+    desired: State,
+    observed: State,
+    owner: str,
+    owned: Callable[[Object], bool],
+    adopt: bool = False,
+    absent: Iterable[Object] = (),
 ) -> list[str]:
     """Everything that is in the way of *desired*, one sentence each: what, where, whose it looks like, what to do.
 
@@ -235,28 +243,36 @@ def conflicts(
         owner: the document's name, or '' for a single thing, which may change what no document owns.
         owned: whether an observed object is the document's.
         adopt: foreign objects may be taken over, other documents' may not.
+        absent: single things that are to go.
     """
     found: list[str] = []
     for key, wanted in desired.items():
         present = observed.get(key)
-        if isinstance(wanted, Link) and wanted.external:
-            if present is None:
-                found.append("%s is referred to and is not there: make it first" % _name(wanted))
-        elif present is not None and not owned(present) and _foreign(wanted, present, owner, adopt):
-            found.append(
-                "%s is there already and not ours (%s): %s" % (_name(wanted), _whose(present), _remedy(present))
-            )
-    return found + _missing_devices(desired, observed)
+        if present is not None and not owned(present) and _foreign(wanted, present, owner, adopt):
+            reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, owner))
+            found.append("%s is there already and not ours (%s): %s" % reasons)
+    for wanted in absent:
+        present = observed.get(wanted.key)
+        if present is not None and _foreign(wanted, present, "", adopt):
+            reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, ""))
+            found.append("%s is not what was named (%s): %s" % reasons)
+    return found + _taken_endpoints(desired, observed, owned) + missing(desired, observed)
 
 
 def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:
     """Whether *present*, which is not the document's, keeps *wanted* from being there."""
     if not isinstance(wanted, (Link, Namespace, Route, Firewall)) or wanted == present:
         return False
+    if isinstance(wanted, Link) and isinstance(present, Link) and wanted.external and not wanted.master:
+        return bool(wanted.kind and not owner) and (wanted.kind != present.kind or bool(present.owner))
     if getattr(present, "owner", ""):
         return True
-    if isinstance(wanted, Link) and isinstance(present, Link) and wanted.kind != present.kind:
+    if isinstance(wanted, Namespace) and isinstance(present, Namespace) and wanted.pid not in (None, present.pid):
         return True
+    if isinstance(wanted, Link) and isinstance(present, Link):
+        other_kind = wanted.kind not in ("", present.kind)
+        if other_kind or _busy_port(wanted, present) or (not owner and _other_pair(wanted, present)):
+            return True
     if isinstance(wanted, Route) and isinstance(present, Route):
         if wanted.protocol == present.protocol:
             return bool(owner)
@@ -264,20 +280,43 @@ def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:
     return bool(owner) and not adopt
 
 
-def _missing_devices(desired: State, observed: State) -> list[str]:
-    """Devices and masters that objects name and that neither the document nor the host has."""
+def _busy_port(wanted: Link, present: Link) -> bool:
+    return wanted.external and bool(wanted.master) and present.master not in ("", wanted.master)
+
+
+def _other_pair(wanted: Link, present: Link) -> bool:
+    return isinstance(wanted.options, Veth) and wanted.options != present.options
+
+
+def _taken_endpoints(desired: State, observed: State, owned: Callable[[Object], bool]) -> list[str]:
+    """New tunnels whose endpoints another one has and keeps: to the kernel that is EEXIST."""
+    new = {_endpoint(item): item for key, item in desired.items() if key not in observed and _endpoint(item)}
+    return [
+        "%s cannot have the endpoints of %s: there is one tunnel between the same two" % (_name(new[ends]), _name(item))
+        for ends, item in ((_endpoint(item), item) for item in observed.values())
+        if ends in new and not owned(item)
+    ]
+
+
+def missing(desired: State, observed: State) -> list[str]:
+    """Namespaces, links and masters that objects name and that neither the document nor the host has."""
+    places = {getattr(item, "namespace", "") for item in desired.values()} - {""}
+    nowhere = {name for name in places if ("namespace", name) not in desired and ("namespace", name) not in observed}
     wanted: set[tuple[str, Key]] = set()
     for item in desired.values():
+        if isinstance(item, Link) and item.external:
+            wanted.add(("bridge %s" % item.master if item.master else "the document", item.key))
+            continue
         if _device(item):
             wanted.add((_name(item) if not isinstance(item, Route) else "a route", _device(item)))
         if isinstance(item, Link) and item.master:
             wanted.add((_name(item), ("link", item.namespace, item.master)))
         if isinstance(item, Link) and isinstance(item.options, (Ipip, Vxlan)) and item.options.link:
             wanted.add((_name(item), ("link", item.namespace, item.options.link)))
-    return [
+    return ["namespace %s is not there: make it first" % name for name in sorted(nowhere)] + [
         "%s needs the link %s%s, which is not there" % (who, key[2], " in namespace %s" % key[1] if key[1] else "")
         for who, key in sorted(wanted)
-        if key not in desired and key not in observed
+        if key not in observed and key[1] not in nowhere and getattr(desired.get(key), "external", True)
     ]
 
 
@@ -287,11 +326,23 @@ def _name(item: Object) -> str:
     return "nftables table inet podnet_overlay" if isinstance(item, Firewall) else describe(item)
 
 
-def _whose(item: Object) -> str:
+def _whose(wanted: Object, item: Object) -> str:
     if getattr(item, "owner", ""):
         return "it belongs to the document %r" % item.owner  # type: ignore[union-attr]
     if isinstance(item, Route):
         return "%s; protocol %s" % (describe(item), protocol_name(item.protocol))
+    if isinstance(item, Namespace) and isinstance(wanted, Namespace) and wanted.pid is not None:
+        return "it is not the namespace of process %d" % wanted.pid
+    if isinstance(item, Link) and isinstance(wanted, Link) and _busy_port(wanted, item):
+        return "it is a port of %s" % item.master
+    if (
+        isinstance(wanted, Link)
+        and isinstance(item, Link)
+        and isinstance(item.options, Veth)
+        and _other_pair(wanted, item)
+    ):
+        where = " in namespace %s" % item.options.peer_namespace if item.options.peer_namespace else ""
+        return "its other end is %s%s" % (item.options.peer or "in a namespace that was not named", where)
     if isinstance(item, Link):
         guess = _LOOKS_LIKE.get(item.name) or (
             "a physical or virtual interface" if not item.kind else "a %s made by hand or another tool" % item.kind
@@ -309,11 +360,11 @@ _LOOKS_LIKE = {
 }
 
 
-def _remedy(item: Object) -> str:
+def _remedy(wanted: Object, item: Object, owner: str) -> str:
     if getattr(item, "owner", ""):
         return "change it through that document, or tear that one down"
-    return (
-        "remove it, choose another name, or take it over with adopt: true"
-        if not isinstance(item, Route)
-        else ("remove it, or take it over with adopt: true")
-    )
+    if isinstance(item, Route):
+        return "remove it, or take it over with adopt: true"
+    if owner and getattr(wanted, "kind", "") == getattr(item, "kind", ""):
+        return "remove it, choose another name, or take it over with adopt: true"
+    return "remove it, or choose another name"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._difference import Operation, conflicts, difference
+from ._difference import Operation, conflicts, difference, missing
 from ._kernel import Kernel, KernelError, write_atomically
 from ._model import (
     OVERLAY_PROTOCOL,
@@ -37,11 +37,13 @@ from ._model import (
     Route,
     State,
     Sysctl,
+    SysctlLine,
     Vxlan,
     describe,
     of_type,
     parse,
     render,
+    state_of,
 )
 from ._peers import expand
 
@@ -60,6 +62,7 @@ class Result:
     """What a run did, or in check mode would do. ``before`` and ``after`` hold a line for each object that changes."""
 
     operations: tuple[Operation, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -210,6 +213,7 @@ def converge(
     purge: bool = True,
     adopt: bool = False,
     check: bool = False,
+    further: Callable[[State], State] | None = None,
 ) -> Result:
     """Bring the host to *desired*.
 
@@ -220,7 +224,8 @@ def converge(
         absent: objects to delete by name, whoever made them (for single things).
         purge: delete what *owner* owns and *desired* does not have.
         adopt: take over foreign objects that are in the way.
-        check: only say what would be done.
+        check: only say what would be done. What a single thing needs and is not there is a warning then.
+        further: what else is desired, in view of what is there.
 
     Raises:
         Mistakes: something foreign is in the way; nothing was changed.
@@ -230,9 +235,15 @@ def converge(
     with Kernel() as kernel, contextlib.nullcontext() if check else locked():
         saved = load(owner) if owner else None
         observed = _observe(kernel, desired, owner, saved, absent)
+        if further is not None:
+            desired = {**desired, **further(observed)}
         owned = _ownership(owner, saved, observed)
-        mistakes = conflicts(desired, observed, owner, owned, adopt)
-        mistakes += _missing_sysctls(desired, observed)
+        mistakes = conflicts(desired, observed, owner, owned, adopt, absent)
+        mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
+        if not owner:
+            mistakes += _claimed({**desired, **state_of(absent)}, observed)
+        pending = tuple(missing(desired, observed)) if check and not owner else ()
+        mistakes = [line for line in mistakes if line not in pending]
         if mistakes:
             raise Mistakes(mistakes)
         unwanted = {item.key for item in absent}
@@ -242,7 +253,7 @@ def converge(
         )
         if not check:
             _carry_out(kernel, operations, owner, saved, document)
-        return Result(tuple(operations))
+        return Result(tuple(operations), pending)
 
 
 def _carry_out(
@@ -323,7 +334,15 @@ def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, ab
             if present.name == "net.ipv4.ip_forward" and present != desired.get(present.key, present):
                 present = replace(present, restores=kernel.before_forwarding(present.namespace))
             observed[present.key] = present
-    return observed
+    for item in of_type(desired, Namespace):
+        if item.pid is not None and item.key in observed and kernel.is_namespace_of(item.name, item.pid):
+            observed[item.key] = replace(observed[item.key], pid=item.pid)  # type: ignore[type-var]
+    lines = [
+        kernel.sysctl_line(item.path, item.name)
+        for item in (*desired.values(), *absent)
+        if isinstance(item, SysctlLine)
+    ]
+    return {**observed, **state_of([line for line in lines if line])}
 
 
 def _places(objects: Any) -> set[str]:
@@ -341,6 +360,28 @@ def _missing_sysctls(desired: State, observed: State) -> list[str]:
         for item in of_type(desired, Sysctl)
         if item.key not in observed and not (item.namespace and ("namespace", item.namespace) not in observed)
     ]
+
+
+def _missing_processes(kernel: Kernel, desired: State) -> list[str]:
+    return [
+        "namespace %s: there is no process %d" % (item.name, item.pid)
+        for item in of_type(desired, Namespace)
+        if item.pid is not None and not kernel.has_process(item.pid)
+    ]
+
+
+def _claimed(wanted: State, observed: State) -> list[str]:
+    """Routes and sysctls of documents, which bear no mark of whose they are, that a single thing would change."""
+    found = []
+    for name in saved_names():
+        saved = load(name)
+        for key, item in (saved.desired() if saved and saved.document else {}).items():
+            if isinstance(item, (Route, Sysctl)) and key in wanted and wanted[key] != observed.get(key):
+                found.append(
+                    "%s belongs to the document %r: change it through that document, or tear that one down"
+                    % (describe(item), name)
+                )
+    return found
 
 
 def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Object], bool]:
@@ -366,7 +407,7 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
             return item.key in before
         if isinstance(item, Firewall) and not item.owner:
             return guarding  # its rules, and their mark, were flushed
-        return bool(owner) and item.owner == owner
+        return bool(owner) and not isinstance(item, SysctlLine) and item.owner == owner
 
     return owned
 

@@ -49,9 +49,11 @@ from ._model import (
     Route,
     State,
     Sysctl,
+    SysctlLine,
     Veth,
     Vxlan,
     state_of,
+    sysctl_name,
 )
 from ._netns import FOLDER as NETNS_FOLDER
 from ._netns import inside, loopback_alias
@@ -120,10 +122,8 @@ def _likely_cause(operation: Operation | None, code: int) -> str:
         return "This needs root (CAP_NET_ADMIN): run with become: true"
     if isinstance(item, Link):
         if code == errno.EOPNOTSUPP:
-            return "This kernel has no %s device: load the module %s, or choose another backend" % (
-                item.kind,
-                item.kind,
-            )
+            others = ", or use another backend (%s)" % _OTHERS[item.kind] if item.kind in _OTHERS else ""
+            return "This kernel has no %s device: load the module %s%s" % (item.kind, item.kind, others)
         if code == errno.EEXIST and item.kind in ("ipip", "vxlan"):
             return "Another %s device has the same endpoints: ip -d link show type %s" % (item.kind, item.kind)
         if code == errno.EINVAL and item.mtu:
@@ -132,7 +132,12 @@ def _likely_cause(operation: Operation | None, code: int) -> str:
         return "The gateway %s is on no network of the host: onlink and dev say where it is" % item.via
     if isinstance(item, Route) and code in (errno.ENETDOWN, errno.EINVAL):
         return "The device is down, or the source address is not the host's"
+    if isinstance(item, Sysctl) and code in (errno.EINVAL, errno.ERANGE):
+        return "The kernel does not take this value"
     return ""
+
+
+_OTHERS = {"ipip": "vxlan, host-gw", "vxlan": "ipip, host-gw"}
 
 
 # ------------------------------------------------------------------------------------------------ netlink transport
@@ -412,6 +417,7 @@ class Kernel:
             NamespaceFile: self._write_file,
             Firewall: self._write_firewall,
             Sysctl: self._write_sysctl,
+            SysctlLine: self._write_sysctl_line,
             Link: self._write_link,
             Address: self._write_address,
             Neighbour: self._write_neighbour,
@@ -467,12 +473,12 @@ class Kernel:
         wanted = [name for name in namespaces if name in present]
         raw = {name: list(self._decoded(name, _GETLINK, self._ifinfmsg)) for name in wanted}
         names = {name: {link["index"]: link.get_attr("IFLA_IFNAME") for link in links} for name, links in raw.items()}
+        found += [file for name in namespaces if name for file in _files(name)]
         for name in wanted:
             self._index.update(((name, link), index) for index, link in names[name].items())
             if name:
                 alias = next((link.get_attr("IFLA_IFALIAS") for link in raw[name] if link["index"] == 1), None)
                 found.append(Namespace(name, _owner(alias)))
-                found += _files(name)
             found += self._links(name, raw, names)
             found += self._addresses(name, names[name])
             for part in self._socket(name).dump(_GETROUTE, struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 0, 0, 0, 0, 0)):
@@ -483,6 +489,18 @@ class Kernel:
         if firewall:
             found += read_firewall()
         return state_of(found)
+
+    @staticmethod
+    def has_process(pid: int) -> bool:
+        """Whether there is such a process."""
+        return os.path.exists("/proc/%d/ns/net" % pid)
+
+    @staticmethod
+    def is_namespace_of(name: str, pid: int) -> bool:
+        """Whether a named namespace is the one that a process is in."""
+        with contextlib.suppress(OSError):
+            return os.path.samefile(os.path.join(NETNS_FOLDER, name), "/proc/%d/ns/net" % pid)
+        return False
 
     def namespace_owners(self) -> dict[str, str]:
         """Each named namespace with the document that owns it, '' for a foreign one."""
@@ -626,6 +644,12 @@ class Kernel:
             return None
         return Sysctl(namespace, name, " ".join(text.split()))
 
+    @staticmethod
+    def sysctl_line(path: str, name: str) -> SysctlLine | None:
+        """What a file such as those of sysctl.d(5) says of a sysctl: the last of its lines counts."""
+        values = [value for key, value in map(_sysctl_setting, _lines_of(path)) if key == name]
+        return SysctlLine(path, name, values[-1]) if values else None
+
     def before_forwarding(self, namespace: str) -> tuple[tuple[str, str], ...]:
         """What turning ip_forward also turns (``inet_forward_change``, net/ipv4/devinet.c): each interface's forwarding, and redirects."""
         interfaces = _within(namespace, lambda: sorted(os.listdir("/proc/sys/net/ipv4/conf")))
@@ -759,6 +783,17 @@ class Kernel:
                 except FileNotFoundError:
                     if name == item.name:
                         raise
+        return []
+
+    def _write_sysctl_line(self, operation: Operation, item: SysctlLine) -> list[Failure]:
+        kept = [line for line in _lines_of(item.path) if _sysctl_setting(line)[0] != item.name]
+        if operation.after is not None:
+            kept.append("%s = %s\n" % (item.name, item.value))
+        path = os.path.realpath(item.path)
+        if any(line.strip() for line in kept):
+            write_atomically(path, "".join(kept))
+        else:
+            os.unlink(path)
         return []
 
     def _write_link(self, operation: Operation, item: Link) -> list[Failure]:
@@ -974,6 +1009,21 @@ def _sysctl_path(name: str) -> str:
     return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
 
 
+def _lines_of(path: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return [line if line.endswith("\n") else line + "\n" for line in file]
+    return []
+
+
+def _sysctl_setting(line: str) -> tuple[str, str]:
+    """A line of sysctl.d(5) as name and value, the name '' for another kind of line."""
+    name, equals, value = line.partition("=")
+    try:
+        return sysctl_name(name.strip().lstrip("-")) if equals else "", " ".join(value.split())
+    except ValueError:
+        return "", ""
+
+
 def _files(namespace: str) -> Iterator[NamespaceFile]:
     folder = os.path.join(NETNS_FILES, namespace)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -992,7 +1042,7 @@ def write_atomically(path: str, content: str, mode: int = 0o644) -> None:
     temporary = os.path.join(folder, ".%s.%d" % (os.path.basename(path), os.getpid()))
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -258,6 +258,19 @@ class Sysctl:
 
 
 @dataclass(frozen=True)
+class SysctlLine:
+    """A sysctl's value for the next boot: a line of a file such as those of sysctl.d(5)."""
+
+    path: str
+    name: str
+    value: str
+
+    @property
+    def key(self) -> Key:
+        return ("sysctl line", self.path, self.name)
+
+
+@dataclass(frozen=True)
 class Firewall:
     """The guard: tunnelled packets to ``local`` are taken from ``peers`` only. ``port`` is vxlan's UDP port.
 
@@ -276,7 +289,7 @@ class Firewall:
         return ("firewall",)
 
 
-Object = Union[Namespace, NamespaceFile, Link, Address, Route, Neighbour, ForwardingEntry, Sysctl, Firewall]
+Object = Union[Namespace, NamespaceFile, Link, Address, Route, Neighbour, ForwardingEntry, Sysctl, SysctlLine, Firewall]
 State = dict[Key, Object]
 
 
@@ -322,6 +335,8 @@ def describe(item: Object) -> str:
         return "fdb %s dev %s dst %s%s" % (item.lladdr, item.dev, item.dst, tail)
     if isinstance(item, Sysctl):
         return "sysctl %s = %s%s" % (item.name, item.value, tail)
+    if isinstance(item, SysctlLine):
+        return "line %s = %s in %s" % (item.name, item.value, item.path)
     words = "firewall guard of %s for %s%s, peers: %s" % (
         item.backend,
         item.local,
@@ -593,9 +608,12 @@ class _Reading:
 
     def namespaces(self, document: Mapping[str, Any], owner: str) -> Iterator[Object]:
         for where, item in self.items(document, "namespaces"):
-            raw = self.mapping(where, item, ("name", "files"), ("name",))
+            keys = (
+                ("name", "files") if owner else ("name", "files", "pid")
+            )  # a process's namespace belongs to nobody here
+            raw = self.mapping(where, item, keys, ("name",))
             name = self.value("%s: name" % where, raw.get("name", "?"), file_name, "?")
-            yield Namespace(name, owner)
+            yield Namespace(name, owner, **self.fields(where, raw, {"pid": number(1, 2**22)}))
             files = raw.get("files", {})
             for file, content in self.mapping(
                 "%s: files" % where, files, list(files) if isinstance(files, Mapping) else ()
@@ -614,9 +632,7 @@ class _Reading:
             raw = self.mapping(where, item, (*common, *own), ("name",))
             namespace = self.place(where, raw)
             if raw.get("external"):
-                yield Link(
-                    namespace, self.value("%s: name" % where, raw.get("name"), interface_name, "?"), kind, external=True
-                )
+                yield self.external(where, raw, namespace, owner)
                 continue
             if kind not in OPTIONS:
                 self.mistakes.append("%s: kind %r is none of %s" % (where, kind, ", ".join(OPTIONS)))
@@ -625,9 +641,22 @@ class _Reading:
                 yield from self.veth(where, raw, namespace, owner)
             else:
                 part = self.part("%s: %s" % (where, kind), raw.get(kind, {}), OPTIONS[kind])
+                if kind == "ipip" and part.ttl and part.pmtudisc is False:
+                    self.mistakes.append("%s: ipip: ttl %d needs pmtudisc, or ttl inherit" % (where, part.ttl))
                 if kind == "vxlan" and (part is None or part.id is None):
                     self.mistakes.append("%s: vxlan: id is missing" % where)
                 yield from self.link(where, raw, namespace, kind, part, owner)
+
+    def external(self, where: str, raw: Mapping[str, Any], namespace: str, owner: str) -> Link:
+        """A link that stays as it is, but that a bridge which no document owns may have it as a port."""
+        allowed = ("name", "kind", "namespace", "external", *(() if owner else ("master", "port")))
+        self.mistakes += [
+            "%s: %s: an external link is only referred to" % (where, key) for key in raw if key not in allowed
+        ]
+        name = self.value("%s: name" % where, raw.get("name", "?"), interface_name, "?")
+        port = self.part("%s: port" % where, raw["port"], Port) if "port" in raw else None
+        master = self.fields(where, raw, {"master": optional_name})
+        return Link(namespace, name, raw.get("kind", ""), port=port, external=True, **master)
 
     def veth(self, where: str, raw: Mapping[str, Any], namespace: str, owner: str) -> Iterator[Object]:
         keys = ("name", "namespace", "addresses", "port", *(key for key in _LINK_READERS if key != "external"))
@@ -687,7 +716,10 @@ class _Reading:
         for where, item in self.items(document, "sysctls"):
             raw = self.mapping(where, item, ("name", "value", "namespace"), ("name", "value"))
             name = self.value("%s: name" % where, raw.get("name", "?"), sysctl_name, "?")
-            yield Sysctl(self.place(where, raw), name, str(raw.get("value", "")))
+            namespace = self.place(where, raw)
+            if namespace and not name.startswith("net."):
+                self.mistakes.append("%s: a namespace has no sysctls of its own but those of net" % where)
+            yield Sysctl(namespace, name, " ".join(str(raw.get("value", "")).split()))
 
     def firewall(self, document: Mapping[str, Any], owner: str) -> Iterator[Object]:
         if document.get("firewall"):

@@ -17,7 +17,7 @@ from ansible.module_utils.common.respawn import has_respawned, probe_interpreter
 
 from ._engine import Failed, Result, converge, inventory
 from ._kernel import KernelError, MissingLibrary
-from ._model import Mistakes, Object, State, state_of
+from ._model import Mistakes, State, parse
 
 INTERPRETERS = (
     "/usr/bin/python3",
@@ -35,25 +35,46 @@ NAMESPACE: dict[str, Any] = {"type": "str", "default": ""}
 STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
 
 
-def run(
-    module: AnsibleModule, read: Callable[[], State], absent: Callable[[], list[Object]] | None = None, **options: Any
-) -> None:
+END: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "addresses": {"type": "list", "elements": "raw"},
+    "address": {"type": "str"},
+    "mtu": {"type": "int"},
+    "up": {"type": "bool", "default": True},
+}
+LINK: dict[str, Any] = {**END, "state": STATE, "namespace": NAMESPACE}
+
+
+def link(params: dict[str, Any], kind: str, **parts: Any) -> dict[str, Any]:
+    """A document's link from a module's arguments; to be absent, it is only referred to, by name and kind."""
+    if params["state"] == "absent":
+        return {"name": params["name"], "kind": kind, "external": True}
+    return {"kind": kind, **{key: params[key] for key in END}, **parts}
+
+
+def run_single(module: AnsibleModule, document: dict[str, Any], **options: Any) -> None:
+    """Bring the host to a document that nobody owns; where ``state`` is absent, delete what it names and no more."""
+    run(module, lambda: parse(document, namespace=module.params.get("namespace", "")), named=True, **options)
+
+
+def run(module: AnsibleModule, read: Callable[[], State], *, named: bool = False, **options: Any) -> None:
     """Bring the host to the state that *read* gives and leave the module with what changed.
 
     Args:
         module: its check mode decides whether anything is changed.
         read: the desired state from the module's arguments; may raise ``Mistakes``.
-        absent: instead of a desired state, the objects to delete; used where ``state`` is absent.
+        named: where ``state`` is absent, delete what *read* names.
         options: passed on to ``converge``.
     """
-    gone = module.params["state"] == "absent"
 
     def act() -> Result:
-        if gone and absent is not None:
-            return converge({}, absent=absent(), check=module.check_mode, **options)
-        return converge({} if gone else read(), check=module.check_mode, **options)
+        if module.params["state"] == "present":
+            return converge(read(), check=module.check_mode, **options)
+        return converge({}, absent=tuple(read().values()) if named else (), check=module.check_mode, **options)
 
     result = guarded(module, act)
+    for line in result.warnings:
+        module.warn(line)
     operations = [str(operation) for operation in result.operations[:MOST_OPERATIONS]]
     if len(result.operations) > MOST_OPERATIONS:
         operations.append(f"and {len(result.operations) - MOST_OPERATIONS} more: --diff shows all")
@@ -98,8 +119,3 @@ def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> None:
         interpreter=sys.executable,
         package="pyroute2",
     )
-
-
-def single(*objects: Object) -> State:
-    """Objects of a single-thing module as a desired state."""
-    return state_of(objects)
