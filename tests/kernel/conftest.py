@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def twice(host: Host) -> Callable[..., dict[str, Any]]:
     """Run a module in check mode, for real, and again: the prediction holds, and the second run changes nothing."""
 
-    def run(name: str, **arguments: Any) -> dict[str, Any]:
+    def run(name: str, /, **arguments: Any) -> dict[str, Any]:
         predicted = host.module(name, check=True, **arguments)
         done = host.module(name, **arguments)
         for key in ("changed", "operations", "diff"):
