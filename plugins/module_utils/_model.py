@@ -689,7 +689,7 @@ class _Reading:
             if isinstance(item, str)
             else self.mapping(where, item, ("address", "peer", "scope"), ("address",))
         )
-        local = self.value(where, raw.get("address", "0.0.0.0"), ipv4_interface, "0.0.0.0/32")
+        local = self.value(where, raw.get("address", "0.0.0.0"), ipv4_interface, "?")
         peer = self.value("%s: peer" % where, raw["peer"], ipv4_interface, "") if "peer" in raw else ""
         scope = self.value("%s: scope" % where, raw.get("scope", "global"), choice(*SCOPES), "global")
         return Address(namespace, dev, local.split("/")[0] if peer else local, peer, scope)
@@ -767,7 +767,7 @@ def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> 
         reading.firewall(raw, owner),
     ):
         for item in section:
-            if item.key in state:
+            if item.key in state and not {"?", None} & set(item.key):  # those stand for what was wrong
                 reading.mistakes.append("%s is there twice" % describe(item))
             state[item.key] = item
     if not reading.mistakes:
