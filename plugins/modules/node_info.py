@@ -261,7 +261,12 @@ def main() -> None:
             module.fail_json(msg=f"network: {e}")
 
     def run(argv: list[str], data: str | None = None) -> tuple[int, str, str]:
-        code, out, err = module.run_command(argv, data=data, environ_update={"LC_ALL": "C"})
+        try:
+            code, out, err = module.run_command(
+                argv, data=data, environ_update={"LC_ALL": "C"}, handle_exceptions=False
+            )
+        except OSError as e:  # it ended before it had read its input, as busybox's ip does
+            return 1, "", str(e)
         return code, out, err
 
     try:

@@ -81,7 +81,7 @@ def test_an_ip_without_json_gets_a_clear_error(host: Host, tmp_path: Path) -> No
     real = host.run("sh", "-c", "command -v ip").stdout.strip()
     host.run("mount", "--bind", str(fake), real)
     answer = host.module("node_info", fails=True)
-    assert "gave no JSON (ip: unrecognized option: batch)" in answer["msg"]
+    assert "gave no JSON (" in answer["msg"]
     assert "iproute2" in answer["msg"]
 
 
