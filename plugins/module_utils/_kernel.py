@@ -121,6 +121,8 @@ def _likely_cause(operation: Operation | None, code: int) -> str:
     if code in (errno.EPERM, errno.EACCES):
         return "This needs root (CAP_NET_ADMIN): run with become: true"
     if isinstance(item, Link):
+        if code == errno.EOPNOTSUPP and isinstance(item.options, Bridge) and item.options.vlan_filtering:
+            return "This kernel's bridges may have no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)"
         if code == errno.EOPNOTSUPP:
             others = ", or use another backend (%s)" % _OTHERS[item.kind] if item.kind in _OTHERS else ""
             return "This kernel has no %s device: load the module %s%s" % (item.kind, item.kind, others)
@@ -829,7 +831,7 @@ class Kernel:
                 peer["attrs"].append(("IFLA_NET_NS_FD", self._descriptor(link.options.peer_namespace or "")))
             info.append(("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}))
         elif link.options is not None:
-            info.append(("IFLA_INFO_DATA", {"attrs": self._option_attributes(link, link.options)}))
+            info.append(("IFLA_INFO_DATA", {"attrs": self._option_attributes(link, Bridge(vlan_filtering=False))}))
         message = self._ifinfmsg()
         message["attrs"] = [
             ("IFLA_IFNAME", link.name),
@@ -847,10 +849,13 @@ class Kernel:
             and (before is None or getattr(before, name) != getattr(after, name))
         ]
 
-    def _option_attributes(self, link: Link, options: Any) -> list[tuple[str, Any]]:
+    def _option_attributes(self, link: Link, before: Any) -> list[tuple[str, Any]]:
+        """A bridge is told what changes, since a kernel without VLAN filtering refuses to hear of it; tunnels are told all."""
+        options: Any = link.options
         attributes = []
+        same = asdict(before) if isinstance(options, Bridge) else {}
         for name, value in asdict(options).items():
-            if value is None or value == "" or (name, value) in (("local", "0.0.0.0"), ("remote", "0.0.0.0")):
+            if value in (None, "", same.get(name)) or (name, value) in (("local", "0.0.0.0"), ("remote", "0.0.0.0")):
                 continue
             if name == "link":
                 raw = self._index_of(link.namespace, value)
@@ -868,7 +873,7 @@ class Kernel:
         if not created:
             attributes += self._plain_attributes(before, after)
             if before is not None and before.options != after.options and not isinstance(after.options, Veth):
-                data = {"attrs": self._option_attributes(after, after.options)}
+                data = {"attrs": self._option_attributes(after, before.options)}
                 attributes.append(
                     ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", after.kind), ("IFLA_INFO_DATA", data)]})
                 )
