@@ -25,7 +25,7 @@ def main() -> int:
     return 1
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """Ends by the same way as Ctrl-C, so that what was started is stopped."""
     raise KeyboardInterrupt
 
@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     act = acts.add_parser("up", help="make the hosts of a lab, instead of those it had")
     act.add_argument("name")
     act.add_argument("--hosts", type=int, default=3, choices=range(1, 101), metavar="N", help="how many (default 3)")
-    act.add_argument("--kind", choices=("auto", "vm", "container"), default="auto", help="auto: containers if they can have ipip")
+    act.add_argument(
+        "--kind", choices=("auto", "vm", "container"), default="auto", help="auto: containers if they have ipip"
+    )
     act.add_argument("--segments", type=int, default=1, choices=(1, 2, 3), help="underlay segments, joined by a router")
     act.set_defaults(act=_up)
 
@@ -77,7 +79,7 @@ def _up(given: argparse.Namespace) -> None:
     labs.up(given.name, given.hosts, kind, given.segments)
 
 
-def _demo(given: argparse.Namespace) -> None:
+def _demo(_given: argparse.Namespace) -> None:
     requirements.check("vm", install=os.geteuid() == 0)
     demo.demo()
 
@@ -90,14 +92,18 @@ def _shell(given: argparse.Namespace) -> int:
     return subprocess.run(labs.load(given.name).ssh(given.host, *given.command), check=False).returncode
 
 
-def _list(given: argparse.Namespace) -> None:
+def _list(_given: argparse.Namespace) -> None:
     for name in labs.names():
-        lab = labs.load(name)
+        try:
+            lab = labs.load(name)
+        except LabError as error:
+            print(f"{name}: {error}")
+            continue
         state = "running" if labs.is_running(lab) else "not running"
         print(f"{name}: {lab.kind}, {state}: {', '.join(host.name for host in lab.hosts)}")
 
 
-def _image(given: argparse.Namespace) -> None:
+def _image(_given: argparse.Namespace) -> None:
     requirements.check("vm", install=os.geteuid() == 0)
     source = image.ensure()
     machines.snapshot(source)

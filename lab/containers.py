@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from ipaddress import IPv4Network
-from pathlib import Path
 
 from .image import Image
 from .process import LabError, run, say
@@ -26,15 +26,26 @@ def prepare(lab: str, image: Image, networks: tuple[IPv4Network, ...]) -> IPv4Ne
     """Podman's image and the lab's two bridges; returns the first of NETWORKS that no other lab has."""
     if os.geteuid() != 0:
         raise LabError("containers that change networking need root. Ask for machines, which do not: --kind vm.")
+    _import(image)
+    _podman("network", "create", "--disable-dns", _network(lab, "management"))
+    create = ("network", "create", "--internal", "--disable-dns", _network(lab, "underlay"))
+    for network in networks:
+        if _podman(*create, f"--subnet={network}", check=False).returncode == 0:
+            return network
+    taken = ", ".join(map(str, networks))
+    raise LabError(
+        f"no network is free for the underlay of lab {lab}: {taken} are taken. End another lab of containers."
+    )
+
+
+def _import(image: Image) -> None:
+    """The image in Podman's store, instead of those of former recipes that no container uses."""
     if _podman("image", "exists", _tag(image), check=False).returncode:
         say("importing the image into Podman")
         _podman("import", str(image.archive), _tag(image))
-    _podman("network", "create", "--disable-dns", _network(lab, "management"))
-    for network in networks:
-        made = _podman("network", "create", "--internal", "--disable-dns", f"--subnet={network}", _network(lab, "underlay"), check=False)
-        if made.returncode == 0:
-            return network
-    raise LabError(f"no free network for the underlay of lab {lab}: end another lab of containers. {made.stderr.strip()}")
+        for tag in _podman("images", "--format={{.Repository}}:{{.Tag}}", REPOSITORY).stdout.split():
+            if tag != _tag(image):
+                _podman("rmi", tag, check=False)
 
 
 def start(lab: str, image: Image, host: str, address: str) -> None:
@@ -68,7 +79,7 @@ def is_running(lab: str) -> bool:
     return bool(_podman("ps", "--quiet", f"--filter=label=podnet-lab={lab}").stdout)
 
 
-def _podman(*words: str, check: bool = True):  # type: ignore[no-untyped-def]
+def _podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     # crun refuses hosts with hybrid cgroups; runc does not.
     runtime = ["--runtime=runc"] if shutil.which("runc") else []
     return run(["podman", *runtime, *words], what=f"podman {words[0]}", check=check)

@@ -39,7 +39,8 @@ def _closing(lab: labs.Lab, seconds: float) -> str:
     kernel = subprocess.run(lab.ssh("node1", "uname", "-r"), capture_output=True, text=True, check=True).stdout.strip()
     hosts = "\n".join(f"    {host.name}  {host.underlay[0]}" for host in lab.hosts)
     return f"""
-Made in {seconds:.0f} s: {len(lab.hosts)} machines under QEMU ({machines.accelerator()}), kernel {kernel}, joined by the {lab.backend} backend, two pods on each.
+Made in {seconds:.0f} s: {len(lab.hosts)} machines under QEMU ({machines.accelerator()}) with kernel {kernel},
+two pods on each, joined by the {lab.backend} backend.
 {hosts}
 
 To look further:

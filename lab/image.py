@@ -43,7 +43,10 @@ PACKAGES = (
     "tcpdump",
 )
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
-KERNEL_ARGUMENTS = "console=ttyS0 quiet net.ifnames=0 mitigations=off audit=0 apparmor=0 panic=1 no_timer_check systemd.show_status=0"
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet systemd.show_status=0 net.ifnames=0 panic=1 "
+    "mitigations=off audit=0 apparmor=0 selinux=0 no_timer_check"
+)
 GUEST = Path(__file__).parent / "guest"
 # In the order in which they need each other. The cloud kernel has everything virtio as modules, and ext4 built in.
 BOOT_MODULES = (
@@ -148,7 +151,7 @@ def made_in_place(place: Path) -> Iterator[Path]:
 
 
 def _build(image: Image) -> None:
-    say(f"building the image of lab hosts ({SUITE}, {len(PACKAGES)} packages and what they need): about 2 minutes, once")
+    say(f"building the image of lab hosts from {SUITE}'s packages: a minute or two, once")
     with made_in_place(image.folder) as work:
         half = Image(work)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "podnet-lab", "-f", half.ssh_key], what="ssh key")
@@ -194,7 +197,10 @@ def _make_disk(image: Image, tree: Path) -> None:
     script = 'tar -xf "$1" -C "$2" --exclude=./dev/* && mke2fs -q -F -t ext4 -E lazy_itable_init=1,nodiscard -d "$2" "$3" "$4"'
     fake = [] if os.geteuid() == 0 else ["fakeroot"]
     environment = ["env", f"PATH={os.environ.get('PATH', '')}:/usr/sbin:/sbin"]
-    run([*fake, *environment, "sh", "-c", script, "sh", image.archive, tree, image.disk, FILE_SYSTEM], what="making the disk")
+    run(
+        [*fake, *environment, "sh", "-c", script, "sh", image.archive, tree, image.disk, FILE_SYSTEM],
+        what="making the disk",
+    )
 
 
 def _make_boot_files(image: Image, tree: Path) -> None:
@@ -204,7 +210,10 @@ def _make_boot_files(image: Image, tree: Path) -> None:
     modules = tree / "lib" / "modules" / kernels[0].name.removeprefix("vmlinuz-") / "kernel"
     shutil.copyfile(kernels[0], image.kernel)
     names = [Path(path).name for path in BOOT_MODULES]
-    files = {"init": INIT.format(modules=" ".join(names)).encode(), "bin/busybox": (tree / "bin" / "busybox").read_bytes()}
+    files = {
+        "init": INIT.format(modules=" ".join(names)).encode(),
+        "bin/busybox": (tree / "bin" / "busybox").read_bytes(),
+    }
     files |= {name: (modules / path).read_bytes() for name, path in zip(names, BOOT_MODULES)}
     image.initrd.write_bytes(cpio(files, folders=("bin", "dev", "root")))
 
@@ -228,7 +237,7 @@ def _prune(image: Image) -> None:
     """Removes all but the most recently used images, and what builders that died left behind."""
     others = sorted((path for path in cache().iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     finished = [path for path in others if not path.name.startswith(".") and path != image.folder]
-    for path in [path for path in others if path.name.startswith(".")] + finished[: -(KEPT - 1)]:
+    for path in [path for path in others if path.name.startswith(".")] + finished[: 1 - KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """What `.lab/NAME/lab.json` says. `backend` is the best that the hosts can do; `control` is the folder of ssh's sockets, whose paths must be short."""
+    """What `.lab/NAME/lab.json` says: the best backend that its hosts can do, and the folder of ssh's sockets among it."""
 
     name: str
     kind: str
@@ -79,10 +80,17 @@ def load(name: str) -> Lab:
     """The lab of that name, or an error that says how to make it."""
     path = LABS / name / "lab.json"
     if not path.exists():
-        raise LabError(f"there is no lab {name}. `python3 -m lab up {name}` makes it; `python3 -m lab list` shows what there is.")
-    data = json.loads(path.read_text())
-    hosts = tuple(Host(**(host | {"underlay": tuple(host["underlay"])})) for host in data.pop("hosts"))
-    return Lab(**data, hosts=hosts)
+        raise LabError(
+            f"there is no lab {name}. `python3 -m lab up {name}` makes it; `python3 -m lab list` shows what there is."
+        )
+    try:
+        data = json.loads(path.read_text())
+        hosts = tuple(Host(**(host | {"underlay": tuple(host["underlay"])})) for host in data.pop("hosts"))
+        return Lab(**data, hosts=hosts)
+    except (TypeError, ValueError, KeyError) as error:
+        raise LabError(
+            f"{path} is of another version or torn ({error}). `python3 -m lab up {name}` makes it anew."
+        ) from error
 
 
 def choose(kind: str) -> str:
@@ -106,7 +114,7 @@ def up(name: str, count: int, kind: str, segments: int) -> Lab:
         lab.folder.mkdir(parents=True)
         lab.save()
         shutil.copy(source.ssh_key, lab.folder / "id_ed25519")
-        lab = (_up_machines if kind == "vm" else _up_containers)(lab, source, count, segments)
+        lab = _up_machines(lab, source, count, segments) if kind == "vm" else _up_containers(lab, source, count)
     except BaseException:
         say(f"stopping what was started of lab {name}")
         down(name)
@@ -144,16 +152,14 @@ def is_running(lab: Lab) -> bool:
 def copy(lab: Lab, host: str, target: str) -> None:
     """Puts the checkout's files, as git knows them with what is not yet committed, into TARGET on HOST."""
     lab.check_host(host)
-    listed = run(["git", "-C", CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], what="listing files")
+    listed = run(
+        ["git", "-C", CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], what="listing files"
+    )
     present = "\0".join(path for path in listed.stdout.split("\0") if path and (CHECKOUT / path).exists())
     pack = ["tar", "-C", str(CHECKOUT), "-c", "--null", "--no-recursion", "-T", "-"]
     unpack = lab.ssh(host, f"mkdir -p {target} && tar -C {target} -x")
-    with subprocess.Popen(pack, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as packer:
-        with subprocess.Popen(unpack, stdin=packer.stdout) as unpacker:
-            assert packer.stdin is not None
-            packer.stdin.write(present.encode())
-            packer.stdin.close()
-    if packer.returncode or unpacker.returncode:
+    packed = subprocess.run(pack, input=present.encode(), stdout=subprocess.PIPE, check=False)
+    if packed.returncode or subprocess.run(unpack, input=packed.stdout, check=False).returncode:
         raise LabError(f"copying the checkout to {host} failed; see above.")
 
 
@@ -177,8 +183,10 @@ def ssh_config(lab: Lab) -> str:
         "Compression": "no",
     }
     blocks = [(host.name, {"HostName": host.ssh_address, "Port": host.ssh_port}) for host in lab.hosts]
-    sections = [*blocks, ("*", common)]
-    return "\n".join(f"Host {name}\n" + "".join(f"    {key} {value}\n" for key, value in each.items()) for name, each in sections)
+    lines: list[str] = []
+    for name, options in [*blocks, ("*", common)]:
+        lines += [f"Host {name}", *(f"    {key} {value}" for key, value in options.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _up_machines(lab: Lab, source: image.Image, count: int, segments: int) -> Lab:
@@ -200,27 +208,28 @@ def _up_machines(lab: Lab, source: image.Image, count: int, segments: int) -> La
     lab.save()
     machines.snapshot(source)
     say(f"starting {len(plan)} machines with Debian's kernel ({machines.accelerator()})")
-    _at_once([lambda each=each: _up_machine(lab, source, *each, networks) for each in plan])
+    _at_once(partial(_up_machine, lab, source, machine, host, networks) for machine, host in plan)
     return lab
 
 
-def _up_machine(lab: Lab, source: image.Image, machine: machines.Machine, host: Host, networks: tuple[IPv4Network, ...]) -> None:
+def _up_machine(
+    lab: Lab, source: image.Image, machine: machines.Machine, host: Host, networks: tuple[IPv4Network, ...]
+) -> None:
     # The snapshot has one underlay interface: a router boots for real.
     machines.start(source, machine, thaw=len(machine.segments) == 1)
     _answer(lab, host, identity(machine, host, networks))
 
 
-def _up_containers(lab: Lab, source: image.Image, count: int, segments: int) -> Lab:
+def _up_containers(lab: Lab, source: image.Image, count: int) -> Lab:
     """Containers on a management bridge (eth0) and an underlay bridge (eth1)."""
     network = containers.prepare(lab.name, source, NETWORKS)
     say(f"starting {count} containers on this machine's kernel")
-    hosts = [
-        Host(f"node{number + 1}", "", 22, (_address(network, FIRST_ADDRESS + number),)) for number in range(count)
-    ]
-    _at_once([lambda host=host: containers.start(lab.name, source, host.name, host.underlay[0].split("/")[0]) for host in hosts])
-    lab = replace(lab, hosts=tuple(replace(host, ssh_address=containers.address(lab.name, host.name)) for host in hosts))
+    hosts = [Host(f"node{number + 1}", "", 22, (_address(network, FIRST_ADDRESS + number),)) for number in range(count)]
+    _at_once(partial(containers.start, lab.name, source, host.name, host.underlay[0].split("/")[0]) for host in hosts)
+    found = tuple(replace(host, ssh_address=containers.address(lab.name, host.name)) for host in hosts)
+    lab = replace(lab, hosts=found)
     lab.save()
-    _at_once([lambda host=host: _answer(lab, host, "true") for host in lab.hosts])
+    _at_once(partial(_answer, lab, host, "true") for host in lab.hosts)
     return lab
 
 
@@ -228,8 +237,9 @@ def _address(network: IPv4Network, number: int) -> str:
     return f"{network[number]}/{network.prefixlen}"
 
 
-def _at_once(acts: list[Callable[[], None]]) -> None:
-    with ThreadPoolExecutor(len(acts)) as pool:
+def _at_once(acts: Iterable[Callable[[], None]]) -> None:
+    """All acts side by side; the first failure is raised when all have ended."""
+    with ThreadPoolExecutor(16) as pool:
         for each in [pool.submit(act) for act in acts]:
             each.result()
 
@@ -238,7 +248,9 @@ def _answer(lab: Lab, host: Host, script: str) -> None:
     """Waits until HOST answers ssh, and runs SCRIPT there. The connection stays open for whoever comes next."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        done = run(lab.ssh(host.name, "sh", "-s"), what=f"ssh to {host.name}", check=False, timeout=PATIENCE, stdin=script)
+        done = run(
+            lab.ssh(host.name, "sh", "-s"), what=f"ssh to {host.name}", check=False, timeout=PATIENCE, stdin=script
+        )
         if done.returncode == 0:
             return
         if time.monotonic() > deadline:

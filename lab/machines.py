@@ -70,7 +70,8 @@ class Machine:
         return self.folder / f"{self.name}.console"
 
     def mac(self, interface: int) -> str:
-        return f"52:54:00:1a:{interface:02x}:{self.number:02x}"
+        """eth0 has the same everywhere: QEMU's user network remembers the snapshot's for ever."""
+        return f"52:54:00:1a:{interface:02x}:{self.number if interface else 0:02x}"
 
 
 def has_kvm() -> bool:
@@ -178,14 +179,18 @@ def _freeze(image: Image, folder: Path) -> None:
     machine = Machine(folder, "ready", 0, free_ports(1)[0], (Segment.free(),))
     _new_disk(image, machine)
     words = [*command(image, machine, thaw=False), "-monitor", "stdio", "-no-reboot"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as qemu:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as qemu:
         try:
             deadline = time.monotonic() + PATIENCE
             while not (machine.console.exists() and READY in machine.console.read_bytes()):
                 if qemu.poll() is not None:
                     raise LabError(f"the first machine did not boot: {qemu.communicate()[1]}\n{_tail(machine.console)}")
                 if time.monotonic() > deadline:
-                    raise LabError(f"the first machine did not boot in {PATIENCE:.0f} s. Its console:\n{_tail(machine.console)}")
+                    raise LabError(
+                        f"the first machine did not boot in {PATIENCE:.0f} s. Its console:\n{_tail(machine.console)}"
+                    )
                 time.sleep(0.2)
             time.sleep(1)
             _, said = qemu.communicate(f"savevm {SNAPSHOT}\nquit\n", timeout=PATIENCE)

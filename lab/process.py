@@ -22,13 +22,19 @@ def say(text: str) -> None:
 
 
 def run(
-    command: Sequence[str | Path], *, what: str, check: bool = True, timeout: float | None = None, stdin: str | None = None
+    command: Sequence[str | Path],
+    *,
+    what: str,
+    check: bool = True,
+    timeout: float | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs COMMAND quietly; a failure becomes a LabError that ends with the command's own last words."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
             words,
+            check=False,
             capture_output=True,
             text=True,
             errors="replace",
@@ -36,7 +42,9 @@ def run(
             input="" if stdin is None else stdin,
         )
     except FileNotFoundError as error:
-        raise LabError(f"{what}: {words[0]} is not installed. `python3 -m lab requirements` says how to get it.") from error
+        raise LabError(
+            f"{what}: {words[0]} is not installed. `python3 -m lab requirements` says how to get it."
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{what}: no end after {timeout:.0f} s: {shlex.join(words)}") from error
     if check and done.returncode:

@@ -6,7 +6,7 @@ mask() {
     for unit in "$@"; do ln -sf /dev/null "/etc/systemd/system/$unit"; done
 }
 
-mask systemd-logind.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+mask systemd-logind.service dbus-org.freedesktop.login1.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-binfmt.service systemd-random-seed.service systemd-journal-flush.service \
     systemd-networkd-wait-online.service systemd-user-sessions.service \
     proc-sys-fs-binfmt_misc.automount dev-hugepages.mount dev-mqueue.mount \

@@ -80,6 +80,8 @@ def play():
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         recap = done.stdout.rpartition("PLAY RECAP")[2]
-        return done.stdout, {name: int(count) for name, count in re.findall(r"^(\S+)\s.*changed=(\d+)", recap, re.MULTILINE)}
+        return done.stdout, {
+            name: int(count) for name, count in re.findall(r"^(\S+)\s.*changed=(\d+)", recap, re.MULTILINE)
+        }
 
     return run

@@ -14,7 +14,7 @@ def test_nothing_remains(nodes, saved_state, name):
     assert nodes[name].state() == before
 
 
-def test_a_second_teardown_changes_nothing(nodes, play):
+def test_a_second_teardown_changes_nothing(play):
     output, changed = play("teardown")
 
     assert not any(changed.values()), output

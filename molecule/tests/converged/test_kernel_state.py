@@ -126,7 +126,7 @@ def test_forwarding_is_on(node):
     assert node.host.check_output("cat /proc/sys/net/ipv4/ip_forward") == "1"
 
 
-def test_guard_knows_the_peers_and_no_one_else(node, nodes, backend):
+def test_guard_knows_the_peers_and_no_one_else(node, nodes):
     ruleset = node.json("nft -j list table inet podnet_overlay")["nftables"]
     peers = {element for item in ruleset for element in item.get("set", {}).get("elem", []) if isinstance(element, str)}
 

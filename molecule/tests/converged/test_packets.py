@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import textwrap
 import time
@@ -66,7 +67,7 @@ def test_frames_have_the_sizes_of_one_encapsulation(nodes, lab):
         ("", TUNNELS[backend], f"icmp and dst {target}"),
         ("", "eth1", f"{ON_THE_WIRE[backend]} and src {sender.public_ip}"),
     )
-    with captures(receiver, points) as read:
+    with Captures(receiver, points) as read:
         assert ping(sender, "web", target).rc == 0
         sizes = read()
 
@@ -81,8 +82,10 @@ def test_tunnel_packets_of_a_peer_arrive_and_a_strangers_do_not(nodes, lab):
     target = address(receiver, "web")
     stranger = sender.public_ip.rpartition(".")[0] + f".{STRANGER}"
     for source, arrives in ((sender.public_ip, True), (stranger, False)):
-        with captures(receiver, [("ip netns exec web ", "eth0", f"icmp and dst {target}")]) as read:
-            sender.host.check_output("python3 -c %s", FORGE.format(source=source, peer=receiver.public_ip, target=target))
+        with Captures(receiver, [("ip netns exec web ", "eth0", f"icmp and dst {target}")]) as read:
+            sender.host.check_output(
+                "python3 -c %s", FORGE.format(source=source, peer=receiver.public_ip, target=target)
+            )
             (sizes,) = read()
         assert bool(sizes) is arrives, source
 
@@ -107,7 +110,7 @@ FORGE = textwrap.dedent("""
 """)
 
 
-class captures:
+class Captures:
     """Captures at several points of a node at once; `read` ends them and gives the sizes of what passed at each."""
 
     def __init__(self, node, points):
@@ -127,7 +130,8 @@ class captures:
         time.sleep(1)  # for packets that are under way, and for those that should not come
         self._stop()
         return [
-            pcap_sizes(self.node.run(f"base64 -w0 {self.folder}/{number}.pcap").stdout) for number in range(len(self.points))
+            pcap_sizes(self.node.run(f"base64 -w0 {self.folder}/{number}.pcap").stdout)
+            for number in range(len(self.points))
         ]
 
     def __exit__(self, *exception):
@@ -142,8 +146,6 @@ class captures:
 
 def pcap_sizes(encoded):
     """Lengths of the packets of a capture file (pcap-savefile(5)) in base64."""
-    import base64
-
     data = base64.b64decode(encoded)
     order = "<" if data[:4] == bytes.fromhex("d4c3b2a1") else ">"
     sizes, offset = [], 24
