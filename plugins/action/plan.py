@@ -44,8 +44,14 @@ class ActionModule(ActionBase):
         hosts = [str(host) for host in task_vars["groups"].get(options["group"], [])]
         play = [str(host) for host in task_vars.get("ansible_play_hosts", []) if host in set(hosts)]
         if not play:
-            raise Mistakes([f"{options['group']}: is no group of the inventory with hosts of this play in it; name the nodes there"])
-        variables, facts = self._read(task_vars["hostvars"], hosts, set(play) if options["state"] == "present" else set())
+            raise Mistakes(
+                [
+                    f"{options['group']}: is no group of the inventory with hosts of this play in it; name the nodes there"
+                ]
+            )
+        variables, facts = self._read(
+            task_vars["hostvars"], hosts, set(play) if options["state"] == "present" else set()
+        )
         path = _leases_file(options["group"], variables)
         _net_conf(options["group"], variables)
         if options["state"] == "absent":
@@ -59,7 +65,11 @@ class ActionModule(ActionBase):
             plan = _plan.plan(inventory, leases, facts, path, options["name"])
             return {
                 **self._save(path, leases, plan.leases),
-                "peers": plan.peers, "documents": plan.documents, "probes": plan.probes, "mtus": plan.mtus, "warnings": list(plan.warnings),
+                "peers": plan.peers,
+                "documents": plan.documents,
+                "probes": plan.probes,
+                "mtus": plan.mtus,
+                "warnings": list(plan.warnings),
             }
 
     def _read(
@@ -97,8 +107,13 @@ class ActionModule(ActionBase):
             leases = _leases.load(path)
             if leases is None:
                 return {"changed": False, "leases_file": path}
-            nodes, removed = ({name: item for name, item in part.items() if name not in hosts} for part in (leases.nodes, leases.removed))
-            return self._save(path, leases, dataclasses.replace(leases, nodes=nodes, removed=removed) if nodes else None)
+            nodes, removed = (
+                {name: item for name, item in part.items() if name not in hosts}
+                for part in (leases.nodes, leases.removed)
+            )
+            return self._save(
+                path, leases, dataclasses.replace(leases, nodes=nodes, removed=removed) if nodes else None
+            )
 
     def _save(self, path: str, before: _leases.Leases | None, after: _leases.Leases | None) -> dict[str, t.Any]:
         """Bring the file from *before* to *after*, and say so."""
@@ -109,12 +124,19 @@ class ActionModule(ActionBase):
             _leases.save(path, after)
         if self._task.diff:
             result["diff"] = [
-                {"before_header": path, "after_header": path, "before": _leases.render(before), "after": _leases.render(after)}
+                {
+                    "before_header": path,
+                    "after_header": path,
+                    "before": _leases.render(before),
+                    "after": _leases.render(after),
+                }
             ]
         return result
 
 
-def _checked(inventory: _plan.Inventory, leases: _leases.Leases | None, path: str, play: Sequence[str]) -> dict[str, t.Any]:
+def _checked(
+    inventory: _plan.Inventory, leases: _leases.Leases | None, path: str, play: Sequence[str]
+) -> dict[str, t.Any]:
     """What can be said before any host is contacted: the settings, and by the leases who would probe whom."""
     _plan.judge(inventory, leases)
     folder = os.path.dirname(path)
@@ -142,12 +164,21 @@ def _leases_file(group: str, variables: Mapping[str, Mapping[str, t.Any]]) -> st
     if said:
         return os.path.abspath(os.path.join(folder or os.getcwd(), os.path.expanduser(str(said))))
     if folder is None:
-        raise Mistakes([
-            f"{group}: overlay_leases_file: the inventory has no folder to keep leases in; set it, as in -e overlay_leases_file=leases.yml"
-        ])
+        raise Mistakes(
+            [
+                (
+                    f"{group}: overlay_leases_file: the inventory has no folder to keep leases in; "
+                    "set it, as in -e overlay_leases_file=leases.yml"
+                )
+            ]
+        )
     if len(_folders(variables)) > 1:
         several = ", ".join(_folders(variables))
-        raise Mistakes([f"{group}: overlay_leases_file: the group's hosts are of inventories in several folders ({several}); set it"])
+        raise Mistakes(
+            [
+                f"{group}: overlay_leases_file: the group's hosts are of inventories in several folders ({several}); set it"
+            ]
+        )
     return os.path.join(folder, _leases.FILE_NAME)
 
 
@@ -167,7 +198,9 @@ def _net_conf(group: str, variables: Mapping[str, dict[str, t.Any]]) -> None:
                     with open(path, encoding="utf-8") as file:
                         texts[path] = file.read()
             except (OSError, UnicodeDecodeError) as e:
-                raise Mistakes([f"{group}: overlay_net_conf: {path} can not be read: {getattr(e, 'strerror', None) or e}"]) from None
+                raise Mistakes(
+                    [f"{group}: overlay_net_conf: {path} can not be read: {getattr(e, 'strerror', None) or e}"]
+                ) from None
             own["overlay_net_conf"] = texts[path]
 
 

@@ -91,10 +91,20 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     if not isinstance(raw, dict):
         raise Mistakes([f"{source}: is empty or torn; restore it from version control"])
     if raw.get("version", LEASES_VERSION) != LEASES_VERSION:
-        raise Mistakes([f"{source}: version: {raw['version']!r} is not {LEASES_VERSION}, the one that this release knows"])
-    lines = [f"{source}: {key}: is missing; the file is torn: restore it from version control" for key in _KEYS if raw.get(key) is None]
+        raise Mistakes(
+            [f"{source}: version: {raw['version']!r} is not {LEASES_VERSION}, the one that this release knows"]
+        )
+    lines = [
+        f"{source}: {key}: is missing; the file is torn: restore it from version control"
+        for key in _KEYS
+        if raw.get(key) is None
+    ]
     lines += [f"{source}: {key}: unknown key" for key in raw if key not in _KEYS]
-    lines += [f"{source}: {key}: is no mapping" for key in ("nodes", "removed") if not isinstance(raw.get(key, {}), (dict, type(None)))]
+    lines += [
+        f"{source}: {key}: is no mapping"
+        for key in ("nodes", "removed")
+        if not isinstance(raw.get(key, {}), (dict, type(None)))
+    ]
     if lines:
         raise Mistakes(lines)
     try:
@@ -148,7 +158,9 @@ def _lease(raw: Any, network: ipaddress.IPv4Network, removed: bool) -> Lease:
     reason = raw.get("reason", "inventory") if removed else ""
     if removed and reason not in REASONS:
         raise ValueError(f"reason: {reason!r} is none of {', '.join(REASONS)}")
-    return Lease(subnet, ipv4(raw.get("public_ip")), mtu, {str(name): str(address) for name, address in pods.items()}, reason)
+    return Lease(
+        subnet, ipv4(raw.get("public_ip")), mtu, {str(name): str(address) for name, address in pods.items()}, reason
+    )
 
 
 def render(leases: Leases | None) -> str:
@@ -176,7 +188,7 @@ def _items(lease: Lease) -> Iterator[str]:
 
 def _scalar(name: str) -> str:
     """A name as YAML, quoted where it could be read as something else."""
-    return name if _PLAIN.fullmatch(name) and name.lower() not in _YAML_WORDS else json.dumps(name)
+    return name if _PLAIN.fullmatch(name) and name.lower() not in _YAML_WORDS else json.dumps(name, ensure_ascii=False)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -135,11 +135,18 @@ class Facts:
             interface = ipaddress.IPv4Interface(item["address"])
             addresses.append(Address(item["interface"], str(interface.ip), interface.network, item["mtu"]))
         return cls(
-            tuple(addresses), default.get("interface") or "", default.get("source") or "", result.get("hostname", ""),
-            result.get("kernel", ""), result["privileged"], result["backends"],
+            tuple(addresses),
+            default.get("interface") or "",
+            default.get("source") or "",
+            result.get("hostname", ""),
+            result.get("kernel", ""),
+            result["privileged"],
+            result["backends"],
             {item["name"]: item["owner"] for item in result["links"]},
             {item["name"]: item["owner"] for item in result["namespaces"]},
-            tuple(result["routes"]), result.get("carries"), result.get("resolv_conf") or "",
+            tuple(result["routes"]),
+            result.get("carries"),
+            result.get("resolv_conf") or "",
         )
 
 
@@ -191,12 +198,15 @@ def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: 
         if any(repr(value) != common for value in said.values()):
             mistakes += [
                 f"{host}: {name}: {value!r} differs from {common}, which the others have; set it for the whole group"
-                for host, value in said.items() if repr(value) != common
+                for host, value in said.items()
+                if repr(value) != common
             ]
     explicit = {name for own in variables.values() for name in own if own[name] is not None}
     for name, value in _net_conf(values["overlay_net_conf"], group, mistakes).items():
         if name in explicit and _plain(values[name]) != _plain(value):
-            mistakes.append(f"{group}: {name}: {values[name]!r} contradicts overlay_net_conf, which says {value!r}; keep one of them")
+            mistakes.append(
+                f"{group}: {name}: {values[name]!r} contradicts overlay_net_conf, which says {value!r}; keep one of them"
+            )
         values[name] = value
 
     def get(name: str, reader: Callable[[Any], T], remedy: str = "") -> T | None:
@@ -214,8 +224,10 @@ def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: 
     direct = get("overlay_direct_routing", _truth)
     if network is not None and values["overlay_subnet_len"] is None:  # Flannel's default
         values["overlay_subnet_len"] = 24 if network.prefixlen <= 22 else network.prefixlen + 2
-    lowest = network.prefixlen if network else 1
-    subnet_len = get("overlay_subnet_len", number(lowest, 30), f"a subnet lies inside overlay_network {network} and holds a pod at least")
+    subnet_len = None
+    if network is not None:
+        remedy = f"a subnet lies inside overlay_network {network} and holds a pod at least"
+        subnet_len = get("overlay_subnet_len", number(network.prefixlen, 30), remedy)
     if bridge is not None and bridge == tunnel:
         mistakes.append(f"{group}: overlay_tunnel: {tunnel} is overlay_bridge too; choose another name")
     if len(mistakes) > before or None in (network, subnet_len, backend, direct, bridge, vni, port):
@@ -250,7 +262,11 @@ def _pods(host: str, raw: Any, mistakes: list[str]) -> Iterator[Pod]:
             mistakes.append(f"{host}: overlay_pods: {item!r} is no mapping with a name; write it as {{name: web}}")
             continue
         where = f"overlay_pods: {item['name']}"
-        mistakes += [f"{host}: {where}: unknown key {key!r}; a pod has name and address" for key in item if key not in ("name", "address")]
+        mistakes += [
+            f"{host}: {where}: unknown key {key!r}; a pod has name and address"
+            for key in item
+            if key not in ("name", "address")
+        ]
         name = _value(host, "overlay_pods", item["name"], _pod_name, mistakes)
         address = None if item.get("address") is None else _value(host, where, item["address"], ipv4, mistakes)
         for what in filter(None, (name, address)):
@@ -264,20 +280,41 @@ def _pods(host: str, raw: Any, mistakes: list[str]) -> Iterator[Pod]:
 def _unknown(variables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Warnings of variables that look like a misspelt one."""
     known = (*GROUP_DEFAULTS, *HOST_VARIABLES, *OTHER_VARIABLES)
-    where = {name: host for host, own in variables.items() for name in own if name.startswith("overlay_") and name not in known}
+    where = {
+        name: host
+        for host, own in variables.items()
+        for name in own
+        if name.startswith("overlay_") and name not in known
+    }
     for name, host in sorted(where.items()):
         for close in difflib.get_close_matches(name, known, 1, 0.85):
             yield f"{host}: {name}: is not read; do you mean {close}?"
 
 
 _SERVED = {  # in lower case, since Flannel reads its keys without regard to case
-    "network": "overlay_network", "subnetlen": "overlay_subnet_len",
-    "backend.type": "overlay_backend", "backend.directrouting": "overlay_direct_routing",
-    "backend.vni": "overlay_vni", "backend.port": "overlay_port",
+    "network": "overlay_network",
+    "subnetlen": "overlay_subnet_len",
+    "backend.type": "overlay_backend",
+    "backend.directrouting": "overlay_direct_routing",
+    "backend.vni": "overlay_vni",
+    "backend.port": "overlay_port",
 }
 _NOT_SERVED = {
-    "ipv6network", "enableipv6", "enablenftables", "subnetmin", "subnetmax", "ipv6subnetmin", "ipv6subnetmax", "ipv6subnetlen",
-    "backend.mtu", "backend.gbp", "backend.learning", "backend.macprefix", "backend.psk", "backend.listenport", "backend.mode",
+    "ipv6network",
+    "enableipv6",
+    "enablenftables",
+    "subnetmin",
+    "subnetmax",
+    "ipv6subnetmin",
+    "ipv6subnetmax",
+    "ipv6subnetlen",
+    "backend.mtu",
+    "backend.gbp",
+    "backend.learning",
+    "backend.macprefix",
+    "backend.psk",
+    "backend.listenport",
+    "backend.mode",
     "backend.persistentkeepaliveinterval",
 }
 
@@ -290,10 +327,14 @@ def _net_conf(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
         try:
             raw = json.loads(raw)
         except ValueError as error:
-            mistakes.append(f"{group}: overlay_net_conf: is not JSON ({error}); give Flannel's net-conf.json as text, mapping or file")
+            mistakes.append(
+                f"{group}: overlay_net_conf: is not JSON ({error}); give Flannel's net-conf.json as text, mapping or file"
+            )
             return {}
     if not isinstance(raw, Mapping) or not isinstance(raw.get("Backend", {}), Mapping):
-        mistakes.append(f"{group}: overlay_net_conf: {raw!r} is no net-conf.json; it is a mapping, and so is its Backend")
+        mistakes.append(
+            f"{group}: overlay_net_conf: {raw!r} is no net-conf.json; it is a mapping, and so is its Backend"
+        )
         return {}
     flat = {key: value for key, value in raw.items() if key.lower() != "backend"}
     for backend in (value for key, value in raw.items() if key.lower() == "backend"):
@@ -309,7 +350,9 @@ def _net_conf(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
     return variables
 
 
-def _value(where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes: list[str], remedy: str = "") -> T | None:
+def _value(
+    where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes: list[str], remedy: str = ""
+) -> T | None:
     try:
         return reader(raw)
     except ValueError as error:
@@ -418,7 +461,9 @@ def _kept_out(name: str, leases: Leases) -> bool:
     return name not in leases.nodes and name in leases.removed and leases.removed[name].reason == "playbook"
 
 
-def _claims(inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mistakes: list[str]) -> dict[str, Network]:
+def _claims(
+    inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mistakes: list[str]
+) -> dict[str, Network]:
     """The subnets that are decided already: by variable, by lease, or by what the host carries."""
     network = inventory.settings.network
     claims: dict[str, tuple[str, Network]] = {}
@@ -432,7 +477,9 @@ def _claims(inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mi
         if node.subnet is not None:
             claims[name] = ("overlay_subnet", node.subnet)
             if not node.subnet.subnet_of(network):
-                mistakes.append(f"{name}: overlay_subnet: {node.subnet} is outside overlay_network {network}; choose one inside")
+                mistakes.append(
+                    f"{name}: overlay_subnet: {node.subnet} is outside overlay_network {network}; choose one inside"
+                )
             elif node.subnet.prefixlen > 30:
                 mistakes.append(f"{name}: overlay_subnet: {node.subnet} has no room for pods; choose a /30 or larger")
         elif lease is not None and not (returning and lease.subnet in taken):
@@ -445,7 +492,9 @@ def _claims(inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mi
                     f"not of {network}; restore the variable, or run teardown.yml first"
                 )
     for pair in overlaps((name, subnet) for name, (_origin, subnet) in claims.items()):
-        one, other = sorted(pair, key=lambda name: claims[name][0] != "overlay_subnet")  # the one that the inventory can change
+        one, other = sorted(
+            pair, key=lambda name: claims[name][0] != "overlay_subnet"
+        )  # the one that the inventory can change
         (origin, subnet), (origin_of_other, of_other) = claims[one], claims[other]
         mistakes.append(
             f"{one}: overlay_subnet: {subnet} (by {origin}) overlaps {of_other} of {other} (by {origin_of_other}); choose another"
@@ -453,7 +502,9 @@ def _claims(inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mi
     return {name: subnet for name, (_origin, subnet) in claims.items()}
 
 
-def _allocate(settings: Settings, names: Sequence[str], taken: Mapping[str, Network], reserved: Iterable[Network]) -> dict[str, Network]:
+def _allocate(
+    settings: Settings, names: Sequence[str], taken: Mapping[str, Network], reserved: Iterable[Network]
+) -> dict[str, Network]:
     """First free subnets for *names*; reserved ones only when there is no other. Those that got none are left out."""
     given: dict[str, Network] = {}
     for held in ([*taken.values(), *reserved], [*taken.values()]):
@@ -500,9 +551,15 @@ def _pod_addresses(
         if pod.address:
             value = int(ipaddress.IPv4Address(pod.address))
             if value not in pods:
-                special = {first: "is the subnet's own address", first + 1: "is the gateway's", after - 1: "is the broadcast address"}
+                special = {
+                    first: "is the subnet's own address",
+                    first + 1: "is the gateway's",
+                    after - 1: "is the broadcast address",
+                }
                 why = special.get(value, "is outside the node's subnet")
-                mistakes.append(f"{node.name}: overlay_pods: {pod.name}: {pod.address} {why}; choose another of {subnet}")
+                mistakes.append(
+                    f"{node.name}: overlay_pods: {pod.name}: {pod.address} {why}; choose another of {subnet}"
+                )
             given[pod.name], owners[value] = value, pod.name
     for pod in node.pods:
         value = numbers.get(pod.name, 0)
@@ -517,7 +574,9 @@ def _pod_addresses(
     for pod, value in zip([pod for pod in node.pods if pod.name not in given], free):
         given[pod.name] = value
     if len(given) < len(node.pods):
-        mistakes.append(f"{node.name}: overlay_pods: {len(node.pods)} pods do not fit into {subnet}, which holds {len(pods)}; choose fewer")
+        mistakes.append(
+            f"{node.name}: overlay_pods: {len(node.pods)} pods do not fit into {subnet}, which holds {len(pods)}; choose fewer"
+        )
     return {pod.name: str(ipaddress.IPv4Address(given[pod.name])) for pod in node.pods if pod.name in given}
 
 
@@ -536,18 +595,24 @@ def _underlay(node: Node, facts: Facts, owner: str) -> Underlay:
     if node.interface:
         reachable = [address for address in reachable if address.interface == node.interface]
         if not reachable:
-            raise ValueError(f"overlay_interface: {node.interface} is no interface of the host with an IPv4 address; it has {here}")
+            raise ValueError(
+                f"overlay_interface: {node.interface} is no interface of the host with an IPv4 address; it has {here}"
+            )
     if node.public_ip:
         found = [address for address in reachable if address.ip == node.public_ip]
         if not found:
-            raise ValueError(f"overlay_public_ip: {node.public_ip} is not an address of the host{_on(node.interface)}; it has {here}")
+            raise ValueError(
+                f"overlay_public_ip: {node.public_ip} is not an address of the host{_on(node.interface)}; it has {here}"
+            )
     elif node.interface:
         found = reachable
     else:
         found = [address for address in reachable if address.ip == node.ansible_host]
         found = found or [address for address in reachable if address.ip == facts.default_source]
         if not found:
-            raise ValueError(f"overlay_public_ip: the host has no default route to take its address from; choose one of {here}")
+            raise ValueError(
+                f"overlay_public_ip: the host has no default route to take its address from; choose one of {here}"
+            )
     chosen = found[0]
     if chosen.interface == "lo":  # an address of the host's own: its packets leave by the default route
         device = next((address for address in own if address.interface == facts.default_interface), chosen)
@@ -559,7 +624,9 @@ def _on(interface: str | None) -> str:
     return f" on {interface}" if interface else ""
 
 
-def _host_mistakes(node: Node, facts: Facts, settings: Settings, subnets: Mapping[str, str], owner: str) -> Iterator[str]:
+def _host_mistakes(
+    node: Node, facts: Facts, settings: Settings, subnets: Mapping[str, str], owner: str
+) -> Iterator[str]:
     """What is wrong with a host that answered, without its name."""
     if not facts.privileged:
         yield "ansible_become: the tasks do not run as root; use --become, or set ansible_become: true"
@@ -568,7 +635,11 @@ def _host_mistakes(node: Node, facts: Facts, settings: Settings, subnets: Mappin
         yield f"overlay_backend: the host's kernel {facts.kernel} has no {settings.backend}; what it can do: {able}"
     ours = [name for name in (settings.bridge, settings.tunnel) if name]
     foreign = {name for name, by in facts.links.items() if by != owner}
-    for variable, names in (("overlay_bridge", ours[:1]), ("overlay_tunnel", ours[1:]), ("overlay_pods", map(veth_name, node.pods))):
+    for variable, names in (
+        ("overlay_bridge", ours[:1]),
+        ("overlay_tunnel", ours[1:]),
+        ("overlay_pods", map(veth_name, node.pods)),
+    ):
         for name in names:
             if name in foreign:
                 yield f"{variable}: the host has a link {name}{_of(facts.links[name])}; remove it, or choose another name"
@@ -603,7 +674,9 @@ def _fit(settings: Settings, underlay: Underlay) -> int:
     most = underlay.mtu - OVERHEAD[settings.backend]
     if settings.mtu is None:
         if most < LOWEST_MTU:
-            raise ValueError(f"overlay_mtu: {underlay.interface} leaves {most} bytes for a packet, fewer than {LOWEST_MTU}; raise its MTU")
+            raise ValueError(
+                f"overlay_mtu: {underlay.interface} leaves {most} bytes for a packet, fewer than {LOWEST_MTU}; raise its MTU"
+            )
         return most
     if settings.mtu > most:
         raise ValueError(
@@ -630,7 +703,11 @@ def _off_link(underlays: Mapping[str, Underlay], public_ips: Mapping[str, str]) 
 
 
 def plan(
-    inventory: Inventory, leases: Leases | None, facts: Mapping[str, Facts], leases_file: str = "the leases file", owner: str = "overlay"
+    inventory: Inventory,
+    leases: Leases | None,
+    facts: Mapping[str, Facts],
+    leases_file: str = "the leases file",
+    owner: str = "overlay",
 ) -> Plan:
     """Decide. *facts* are of the hosts that answered; all other nodes stay as their leases say.
 
@@ -683,11 +760,15 @@ def plan(
             mtus[name] = _fit(settings, underlays[name])
         except ValueError as error:
             mistakes.append(f"{name}: {error}")
-        mistakes += [f"{name}: {mistake}" for mistake in _host_mistakes(nodes[name], facts[name], settings, table, owner)]
+        mistakes += [
+            f"{name}: {mistake}" for mistake in _host_mistakes(nodes[name], facts[name], settings, table, owner)
+        ]
 
     new = {}
     for name, subnet in subnets.items():
-        new[name] = _new_lease(nodes[name], subnet, known, facts.get(name), underlays.get(name), mtus.get(name), mistakes)
+        new[name] = _new_lease(
+            nodes[name], subnet, known, facts.get(name), underlays.get(name), mtus.get(name), mistakes
+        )
     public_ips = {name: lease.public_ip for name, lease in new.items() if lease.public_ip}
     mistakes += [line for line in _duplicates(public_ips) if line not in mistakes]
     if settings.backend == "host-gw":
@@ -708,7 +789,13 @@ def plan(
 
 
 def _new_lease(
-    node: Node, subnet: Network, known: Leases, facts: Facts | None, underlay: Underlay | None, mtu: int | None, mistakes: list[str]
+    node: Node,
+    subnet: Network,
+    known: Leases,
+    facts: Facts | None,
+    underlay: Underlay | None,
+    mtu: int | None,
+    mistakes: list[str],
 ) -> Lease:
     lease = _lease_of(node.name, known)
     if facts is None:  # what it has is what it was given last
@@ -724,7 +811,8 @@ def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease])
     reasons = {name: known.removed[name].reason for name in known.removed}
     left = {
         name: dataclasses.replace(lease, reason="inventory" if name in known.nodes else reasons[name])
-        for name, lease in gone.items() if name not in new
+        for name, lease in gone.items()
+        if name not in new
     }
     everyone = [(name, lease.subnet) for name, lease in (*left.items(), *new.items())]
     for name, other in overlaps(everyone):
@@ -767,19 +855,40 @@ def veth_name(pod: Pod) -> str:
     return name if len(name) <= 15 else f"veth{hashlib.sha256(pod.name.encode()).hexdigest()[:8]}"
 
 
-def _document(settings: Settings, node: Node, lease: Lease, underlay: Underlay, facts: Facts, owner: str) -> dict[str, Any]:
+def _document(
+    settings: Settings, node: Node, lease: Lease, underlay: Underlay, facts: Facts, owner: str
+) -> dict[str, Any]:
     """What one host has to be, in the terms of podnet.overlay.topology. Its size does not depend on the number of nodes."""
     subnet, length = lease.subnet, lease.subnet.prefixlen
     gateway = str(subnet[1])
     files = _files(node, lease, facts, gateway)
-    links: list[dict[str, Any]] = [{
-        "name": settings.bridge, "kind": "bridge", "address": mac_of(gateway), "mtu": lease.mtu, "addresses": [f"{gateway}/{length}"],
-    }]
+    links: list[dict[str, Any]] = [
+        {
+            "name": settings.bridge,
+            "kind": "bridge",
+            "address": mac_of(gateway),
+            "mtu": lease.mtu,
+            "addresses": [f"{gateway}/{length}"],
+        }
+    ]
     links += filter(None, [_tunnel(settings, lease, underlay)])
-    links += [{
-        "name": veth_name(Pod(name)), "kind": "veth", "mtu": lease.mtu, "master": settings.bridge, "port": {"hairpin": True},
-        "peer": {"name": "eth0", "namespace": name, "address": mac_of(address), "mtu": lease.mtu, "addresses": [f"{address}/{length}"]},
-    } for name, address in lease.pods.items()]
+    links += [
+        {
+            "name": veth_name(Pod(name)),
+            "kind": "veth",
+            "mtu": lease.mtu,
+            "master": settings.bridge,
+            "port": {"hairpin": True},
+            "peer": {
+                "name": "eth0",
+                "namespace": name,
+                "address": mac_of(address),
+                "mtu": lease.mtu,
+                "addresses": [f"{address}/{length}"],
+            },
+        }
+        for name, address in lease.pods.items()
+    ]
     document: dict[str, Any] = {
         "version": DOCUMENT_VERSION,
         "name": owner,
@@ -787,12 +896,18 @@ def _document(settings: Settings, node: Node, lease: Lease, underlay: Underlay, 
         "links": links,
         "routes": [
             {"dst": dst, "via": gateway, "dev": "eth0", "namespace": name}
-            for name in lease.pods for dst in ("default", str(settings.network))
+            for name in lease.pods
+            for dst in ("default", str(settings.network))
         ],
         "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}],
         "peers": {
-            "backend": settings.backend, "subnet": str(subnet), "public_ip": lease.public_ip, "dev": settings.tunnel,
-            "interface": underlay.interface, "underlay": str(underlay.network), "direct_routing": settings.direct_routing,
+            "backend": settings.backend,
+            "subnet": str(subnet),
+            "public_ip": lease.public_ip,
+            "dev": settings.tunnel,
+            "interface": underlay.interface,
+            "underlay": str(underlay.network),
+            "direct_routing": settings.direct_routing,
             "network": str(settings.network),
         },
     }
@@ -805,19 +920,41 @@ def _document(settings: Settings, node: Node, lease: Lease, underlay: Underlay, 
 
 def _tunnel(settings: Settings, lease: Lease, underlay: Underlay) -> dict[str, Any] | None:
     """The tunnel device, exactly flanneld's (pkg/backend/ipip, vxlan)."""
-    common = {"name": settings.tunnel, "kind": settings.backend, "mtu": lease.mtu, "addresses": [f"{lease.subnet[0]}/32"]}
+    common = {
+        "name": settings.tunnel,
+        "kind": settings.backend,
+        "mtu": lease.mtu,
+        "addresses": [f"{lease.subnet[0]}/32"],
+    }
     if settings.backend == "ipip":
-        return {**common, "ipip": {"local": lease.public_ip, "remote": "any", "ttl": "inherit", "tos": 0, "pmtudisc": False}}
+        return {
+            **common,
+            "ipip": {"local": lease.public_ip, "remote": "any", "ttl": "inherit", "tos": 0, "pmtudisc": False},
+        }
     if settings.backend == "vxlan":
-        vxlan = {"id": settings.vni, "local": lease.public_ip, "link": underlay.interface, "port": settings.port, "learning": False}
+        vxlan = {
+            "id": settings.vni,
+            "local": lease.public_ip,
+            "link": underlay.interface,
+            "port": settings.port,
+            "learning": False,
+        }
         return {**common, "address": vtep_mac(str(lease.subnet)), "vxlan": vxlan}
     return None
 
 
 def _files(node: Node, lease: Lease, facts: Facts, gateway: str) -> dict[str, str]:
     """What ``ip netns exec`` shows under /etc: names of the host and its pods, and a resolver that a pod can reach."""
-    names = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"{gateway}\t{facts.hostname or node.name}"]
-    files = {"hosts": "".join(f"{line}\n" for line in [*names, *(f"{address}\t{name}" for name, address in lease.pods.items())])}
+    names = [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        f"{gateway}\t{facts.hostname or node.name}",
+    ]
+    files = {
+        "hosts": "".join(
+            f"{line}\n" for line in [*names, *(f"{address}\t{name}" for name, address in lease.pods.items())]
+        )
+    }
     resolver = "".join(f"nameserver {address}\n" for address in node.nameservers) or facts.resolv_conf
     return {**files, "resolv.conf": resolver} if resolver else files
 

@@ -1,0 +1,139 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plan as a task: variables, facts and the leases file in, documents and the leases file out."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.action import plan
+
+from ..module_utils import fleet
+
+
+class Fleet:
+    """Three hosts with an inventory in a folder, and a controller that runs plan on them."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.leases = folder / ".overlay-leases.yml"
+        self.variables: dict[str, dict[str, Any]] = {
+            name: {**own, "inventory_dir": str(folder), "podnet_node": fleet.answer(int(name[4:]))}
+            for name, own in fleet.variables(3).items()
+        }
+
+    def run(
+        self, state: str = "present", play: Sequence[str] = (), *, check: bool = False, diff: bool = False
+    ) -> dict[str, Any]:
+        task = MagicMock(args={"state": state}, async_val=0, check_mode=check, diff=diff)
+        task.environment = []
+        templar = MagicMock()
+        templar.copy_with_new_env.return_value.template = lambda value: value
+        action = plan.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), templar, MagicMock())
+        hostvars = MagicMock(raw_get=self.variables.__getitem__)
+        names = list(self.variables)
+        return action.run(
+            task_vars={"hostvars": hostvars, "groups": {"overlay": names}, "ansible_play_hosts": list(play or names)}
+        )
+
+
+@pytest.fixture
+def hosts(tmp_path: pathlib.Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_the_first_run_writes_the_leases_and_the_second_changes_nothing(hosts: Fleet) -> None:
+    first = hosts.run(diff=True)
+    assert first["changed"]
+    assert first["diff"][0]["before"] == ""
+    assert first["diff"][0]["after"] == hosts.leases.read_text()
+    assert sorted(first["documents"]) == ["node1", "node2", "node3"]
+    second = hosts.run(diff=True)
+    assert not second["changed"]
+    assert "diff" not in second
+    assert second["documents"] == first["documents"]
+    assert list(hosts.folder.iterdir()) == [hosts.leases]
+
+
+def test_check_mode_says_what_it_would_write_and_writes_nothing(hosts: Fleet) -> None:
+    result = hosts.run(check=True, diff=True)
+    assert result["changed"]
+    assert "node3" in result["diff"][0]["after"]
+    assert not list(hosts.folder.iterdir())
+
+
+def test_a_limited_run_has_documents_of_its_hosts_and_peers_of_all(hosts: Fleet) -> None:
+    hosts.run()
+    for name in ("node2", "node3"):
+        del hosts.variables[name]["podnet_node"]
+    result = hosts.run(play=["node1"])
+    assert list(result["documents"]) == ["node1"]
+    assert len(json.loads(result["peers"])) == 3
+    assert not result["changed"]
+
+
+@pytest.mark.parametrize("answer", [{"unreachable": True, "msg": "timed out"}, {"failed": True, "msg": "no ip"}])
+def test_a_host_that_did_not_answer_is_planned_by_its_lease(hosts: Fleet, answer: dict[str, Any]) -> None:
+    hosts.run()
+    hosts.variables["node1"]["podnet_node"] = answer
+    result = hosts.run()
+    assert sorted(result["documents"]) == ["node2", "node3"]
+    assert len(json.loads(result["peers"])) == 3
+
+
+def test_mistakes_fail_with_a_line_each_and_leave_the_leases(hosts: Fleet) -> None:
+    hosts.variables["node1"]["podnet_node"]["privileged"] = False
+    hosts.variables["node2"]["podnet_node"]["backends"] = {"ipip": False, "vxlan": True, "host-gw": True}
+    result = hosts.run()
+    assert result["failed"]
+    assert result["msg"].splitlines() == result["mistakes"]
+    assert [line[:6] for line in result["mistakes"]] == ["node1:", "node2:"]
+    assert not list(hosts.folder.iterdir())
+
+
+def test_check_needs_no_host_and_tells_the_settings(hosts: Fleet) -> None:
+    hosts.run()
+    for own in hosts.variables.values():
+        del own["podnet_node"]
+    result = hosts.run("check")
+    assert result["settings"]["tunnel"] == "flannel.ipip"
+    assert result["mtus"] == {"node1": 1480, "node2": 1480, "node3": 1480}
+    assert [probe["namespace"] for probe in result["probes"]["node2"]] == ["web", "db"]
+
+
+def test_an_inventory_without_folder_needs_to_be_told_the_file(
+    hosts: Fleet, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for own in hosts.variables.values():
+        own["inventory_dir"] = None
+    assert hosts.run("check")["msg"].startswith("overlay: overlay_leases_file: the inventory has no folder")
+    for own in hosts.variables.values():
+        own["overlay_leases_file"] = "mine.yml"
+    assert hosts.run()["leases_file"] == str(tmp_path / "mine.yml")
+
+
+def test_a_net_conf_file_is_found_beside_the_inventory(hosts: Fleet) -> None:
+    (hosts.folder / "net-conf.json").write_text('{"Network": "10.9.0.0/16", "Backend": {"Type": "vxlan", "VNI": 4}}')
+    for own in hosts.variables.values():
+        own["overlay_net_conf"] = "net-conf.json"
+    result = hosts.run("check")["settings"]
+    assert (result["network"], result["backend"], result["tunnel"]) == ("10.9.0.0/16", "vxlan", "flannel.4")
+    hosts.variables["node2"]["overlay_net_conf"] = "no.json"
+    assert "can not be read: No such file" in hosts.run("check")["msg"]
+
+
+def test_absent_gives_up_the_leases_of_the_play(hosts: Fleet) -> None:
+    hosts.run()
+    assert hosts.run("absent", ["node2"])["changed"]
+    assert "node2" not in hosts.leases.read_text()
+    assert hosts.run("absent")["changed"]
+    assert not list(hosts.folder.iterdir())
+    assert not hosts.run("absent")["changed"]
