@@ -103,7 +103,7 @@ class Failure:
 
     def __str__(self) -> str:
         reason = os.strerror(self.code) if self.code else ""
-        return ": ".join(part for part in (reason, self.text) if part)
+        return ": ".join(part for part in dict.fromkeys((reason, self.text)) if part)
 
 
 class KernelError(Exception):

@@ -77,7 +77,9 @@ def test_ports_have_their_options(wired: Host, twice: Twice) -> None:
 
 
 def test_ports_that_are_not_listed_stay_unless_they_are_purged(wired: Host, twice: Twice) -> None:
-    wired.sh("ip link add br0 type bridge; ip link set p1 master br0; ip link add br1 type bridge; ip link set p3 master br1")
+    wired.sh(
+        "ip link add br0 type bridge; ip link set p1 master br0; ip link add br1 type bridge; ip link set p3 master br1"
+    )
     twice("bridge", name="br0", ports=[{"name": "p2"}])
     assert set(ports(wired)) == {"p1", "p2", "p3"}
     done = twice("bridge", name="br0", ports=[{"name": "p2"}], purge_ports=True)
@@ -104,8 +106,14 @@ def test_absent_leaves_the_ports(wired: Host, twice: Twice) -> None:
 @pytest.mark.parametrize(
     ("preparation", "told"),
     [
-        ("ip link add br0 type vxlan id 9 dstport 4789", "link br0 is there already and not ours (it looks like a vxlan"),
-        ("ip link add br9 type bridge; ip link set p1 master br9", "link p1 is there already and not ours (it is a port of br9)"),
+        (
+            "ip link add br0 type vxlan id 9 dstport 4789",
+            "link br0 is there already and not ours (it looks like a vxlan",
+        ),
+        (
+            "ip link add br9 type bridge; ip link set p1 master br9",
+            "link p1 is there already and not ours (it is a port of br9)",
+        ),
         ("ip link del p1", "bridge br0 needs the link p1, which is not there"),
     ],
 )
@@ -117,8 +125,15 @@ def test_what_is_in_the_way_is_told_and_stays(wired: Host, preparation: str, tol
 
 
 def test_what_a_document_owns_stays(wired: Host) -> None:
-    wired.module("topology", document={"links": [{"name": "cni0", "kind": "bridge"}, {"name": "a", "kind": "veth", "peer": {"name": "b"}}]})
-    for arguments in ({"name": "cni0", "stp": True}, {"name": "cni0", "state": "absent"}, {"name": "br0", "ports": [{"name": "a"}]}):
+    wired.module(
+        "topology",
+        document={"links": [{"name": "cni0", "kind": "bridge"}, {"name": "a", "kind": "veth", "peer": {"name": "b"}}]},
+    )
+    for arguments in (
+        {"name": "cni0", "stp": True},
+        {"name": "cni0", "state": "absent"},
+        {"name": "br0", "ports": [{"name": "a"}]},
+    ):
         assert "it belongs to the document 'overlay'" in wired.module("bridge", fails=True, **arguments)["msg"]
     assert bridge(wired, "cni0")["linkinfo"]["info_data"]["stp_state"] == 0
     assert not ports(wired)
@@ -137,6 +152,16 @@ def test_all_mistakes_are_told_at_once(host: Host) -> None:
         "bridge", name="br:0", mtu=67, priority=65536, hello_time=0, max_age=41, ageing_time=-1, fails=True,
         ports=[{"name": "a b", "priority": 64, "cost": 0}],
     )  # fmt: skip
-    for part in ("'br:0'", "mtu: 67", "bridge: priority: 65536", "hello_time: 0", "max_age: 41", "ageing_time: -1", "'a b'", "priority: 64", "cost: 0"):
+    for part in (
+        "'br:0'",
+        "mtu: 67",
+        "bridge: priority: 65536",
+        "hello_time: 0",
+        "max_age: 41",
+        "ageing_time: -1",
+        "'a b'",
+        "priority: 64",
+        "cost: 0",
+    ):
         assert part in answer["msg"]
     assert {item["ifname"] for item in host.json("ip -j link")} == {"lo"}

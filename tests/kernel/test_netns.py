@@ -86,7 +86,10 @@ def test_a_name_that_another_namespace_has_is_not_taken(host: Host) -> None:
     before = host.run("stat -L -c %i /run/netns/box").stdout
     for check in (True, False):
         answer = host.module("netns", name="box", pid=host.pid, check=check, fails=True)
-        assert f"namespace box is there already and not ours (it is not the namespace of process {host.pid})" in answer["msg"]
+        assert (
+            f"namespace box is there already and not ours (it is not the namespace of process {host.pid})"
+            in answer["msg"]
+        )
     assert host.run("stat -L -c %i /run/netns/box").stdout == before
 
 

@@ -20,12 +20,18 @@ def pods(host: Host) -> Host:
 
 
 def link(host: Host, name: str, namespace: str = "") -> dict[str, Any]:
-    found: list[dict[str, Any]] = host.json(*["ip", "-j", "-d", *(["-n", namespace] if namespace else []), "addr", "show", name])
+    found: list[dict[str, Any]] = host.json(
+        *["ip", "-j", "-d", *(["-n", namespace] if namespace else []), "addr", "show", name]
+    )
     return found[0]
 
 
 def inet(item: dict[str, Any]) -> list[tuple[str, int, str | None]]:
-    return [(found["local"], found["prefixlen"], found.get("address")) for found in item["addr_info"] if found["family"] == "inet"]
+    return [
+        (found["local"], found["prefixlen"], found.get("address"))
+        for found in item["addr_info"]
+        if found["family"] == "inet"
+    ]
 
 
 def test_a_wire_between_two_namespaces_carries_packets(pods: Host, twice: Twice) -> None:
@@ -54,7 +60,12 @@ def test_each_end_has_its_own_settings(pods: Host, twice: Twice) -> None:
         peer={"name": "v1", "namespace": "ns1", "mtu": 1300, "address": "0A-58-0A-01-01-02"},
     )  # fmt: skip
     near, far = link(pods, "v1_r"), link(pods, "v1", "ns1")
-    assert (near["mtu"], near["address"], near["master"], "UP" in near["flags"]) == (1400, "0a:58:0a:01:01:01", "br0", False)
+    assert (near["mtu"], near["address"], near["master"], "UP" in near["flags"]) == (
+        1400,
+        "0a:58:0a:01:01:01",
+        "br0",
+        False,
+    )
     assert (far["mtu"], far["address"], "UP" in far["flags"]) == (1300, "0a:58:0a:01:01:02", True)
     assert inet(near) == [("10.1.1.1", 24, None), ("10.10.100.10", 32, "10.10.200.10")]
 
@@ -65,7 +76,10 @@ def test_only_what_differs_is_changed(pods: Host, twice: Twice) -> None:
     pods.sh("ip addr add 10.9.9.9/32 dev v1_r; ip link set v1_r mtu 1450")
     index = link(pods, "v1_r")["ifindex"]
     done = twice("veth", **{**pair, "mtu": 1400, "addresses": ["10.1.1.1/24"]})
-    assert [line.split()[:3] for line in done["operations"]] == [["change", "link", "v1_r"], ["add", "address", "10.1.1.1/24"]]
+    assert [line.split()[:3] for line in done["operations"]] == [
+        ["change", "link", "v1_r"],
+        ["add", "address", "10.1.1.1/24"],
+    ]
     assert (link(pods, "v1_r")["mtu"], link(pods, "v1_r")["ifindex"]) == (1400, index)
     assert inet(link(pods, "v1_r")) == [("10.9.9.9", 32, None), ("10.1.1.1", 24, None)]
     twice("veth", **{**pair, "up": False, "peer": {**pair["peer"], "up": False}})
@@ -112,7 +126,10 @@ def test_what_is_in_the_way_is_told_and_stays(pods: Host, preparation: str, told
 
 def test_absent_of_another_kind_is_refused(host: Host) -> None:
     host.run("ip link add br0 type bridge")
-    assert "link br0 is not what was named (it looks like a bridge" in host.module("veth", name="br0", state="absent", fails=True)["msg"]
+    assert (
+        "link br0 is not what was named (it looks like a bridge"
+        in host.module("veth", name="br0", state="absent", fails=True)["msg"]
+    )
     assert host.json("ip -j link show br0")
 
 
@@ -129,19 +146,29 @@ def test_check_mode_warns_of_what_an_earlier_task_would_make(host: Host) -> None
     answer = host.module("veth", check=True, **arguments)
     assert answer["changed"]
     assert [line["event"]["msg"] for line in answer["warnings"]] == [
-        "namespace ns1 is not there: make it first", "link a needs the link br0, which is not there"]
+        "namespace ns1 is not there: make it first",
+        "link a needs the link br0, which is not there",
+    ]
     assert len(host.module("veth", fails=True, **arguments)["mistakes"]) == 2
 
 
 def test_all_mistakes_are_told_at_once(host: Host) -> None:
-    answer = host.module(
-        "veth", name="sixteen-bytes-xy", mtu=10, address="01:00:5e:00:00:01", addresses=["10.1.1.300/24", "fe80::1/64", {"peer": "10.0.0.1"}],
-        peer={"name": "a/b", "namespace": "x/y", "mtu": 70000, "address": "zz"}, fails=True,
-    )  # fmt: skip
+    peer = {"name": "a/b", "namespace": "x/y", "mtu": 70000, "address": "zz"}
+    addresses = ["10.1.1.300/24", "fe80::1/64", {"peer": "10.0.0.1"}]
+    near = {"name": "sixteen-bytes-xy", "mtu": 10, "address": "01:00:5e:00:00:01", "addresses": addresses}
+    answer = host.module("veth", fails=True, **near, peer=peer)
     for part in (
-        "'sixteen-bytes-xy' has 16 bytes", "mtu: 10 is not between 68 and 65535", "is a multicast MAC address", "'10.1.1.300/24' is no IPv4",
-        "'fe80::1/64' is no IPv4", "address is missing", "'a/b' is no interface name", "'x/y' is no namespace name", "mtu: 70000", "'zz' is no MAC",
-    ):  # fmt: skip
+        "'sixteen-bytes-xy' has 16 bytes",
+        "mtu: 10 is not between 68 and 65535",
+        "is a multicast MAC address",
+        "'10.1.1.300/24' is no IPv4",
+        "'fe80::1/64' is no IPv4",
+        "address is missing",
+        "'a/b' is no interface name",
+        "'x/y' is no namespace name",
+        "mtu: 70000",
+        "'zz' is no MAC",
+    ):
         assert part in answer["msg"]
     assert len(answer["mistakes"]) == 10
     assert {item["ifname"] for item in host.json("ip -j link")} == {"lo"}
