@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         try:
             return self._answer(options, task_vars or {})
         except Mistakes as e:
-            return {"failed": True, "msg": "\n".join(e.lines), "mistakes": e.lines}
+            return {"failed": True, "msg": "\n".join(e.lines)}
 
     def _answer(self, options: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         hosts = [str(host) for host in task_vars["groups"].get(options["group"], [])]
@@ -59,9 +59,10 @@ class ActionModule(ActionBase):
 
         inventory = _plan.read(options["group"], variables)
         if options["state"] == "check":
-            return _checked(inventory, _leases.load(path, inventory.settings.network), path, play)
+            return _checked(inventory, path, play)
+        network = inventory.settings.network if inventory.settings else None
         with contextlib.nullcontext() if self._task.check_mode else _leases.locked(path):
-            leases = _leases.load(path, inventory.settings.network)
+            leases = _leases.load(path, network)
             plan = _plan.plan(inventory, leases, facts, path, options["name"])
             return {
                 **self._save(path, leases, plan.leases),
@@ -134,14 +135,22 @@ class ActionModule(ActionBase):
         return result
 
 
-def _checked(
-    inventory: _plan.Inventory, leases: _leases.Leases | None, path: str, play: Sequence[str]
-) -> dict[str, t.Any]:
-    """What can be said before any host is contacted: the settings, and by the leases who would probe whom."""
-    _plan.judge(inventory, leases)
-    folder = os.path.dirname(path)
-    if not os.access(folder, os.W_OK):
-        raise Mistakes([f"{path}: {folder} is no folder that can be written to; make it, or set overlay_leases_file"])
+def _checked(inventory: _plan.Inventory, path: str, play: Sequence[str]) -> dict[str, t.Any]:
+    """What can be said before any host is contacted: the settings, and by the leases who would probe whom.
+
+    Raises:
+        Mistakes: all that inventory and leases show.
+    """
+    leases, mistakes = None, []
+    try:
+        leases = _leases.load(path, inventory.settings.network if inventory.settings else None)
+    except Mistakes as e:
+        mistakes = e.lines
+    mistakes += _plan.judge(inventory, leases)
+    if not os.path.isdir(os.path.dirname(path)):
+        mistakes.append(f"{path}: its folder is not there; make it, or set overlay_leases_file")
+    if mistakes or inventory.settings is None:
+        raise Mistakes(mistakes)
     nodes = leases.nodes if leases else {}
     return {
         "changed": False,

@@ -92,11 +92,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The group: its settings and nodes, in the inventory's order."""
+    """The group: its settings and nodes, in the inventory's order, and what is wrong with single variables.
 
-    settings: Settings
+    A mistaken variable counts as not set, so that the rest can be judged too.
+    """
+
+    group: str
+    settings: Settings | None
     nodes: Mapping[str, Node]
     warnings: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,31 +181,16 @@ class Plan:
 
 
 def read(group: str, variables: Mapping[str, Mapping[str, Any]]) -> Inventory:
-    """The inventory in the variables of each host of *group*. ``overlay_net_conf`` has to be a mapping or its text.
-
-    Raises:
-        Mistakes: everything that is wrong with a variable taken by itself.
-    """
+    """The inventory in the variables of each host of *group*. ``overlay_net_conf`` has to be a mapping or its text."""
     mistakes: list[str] = []
     settings = _settings(group, variables, mistakes)
     nodes = {host: _node(host, values, mistakes) for host, values in variables.items()}
-    if mistakes or settings is None:
-        raise Mistakes(mistakes)
-    return Inventory(settings, nodes, tuple(_unknown(variables)))
+    return Inventory(group, settings, nodes, tuple(_unknown(variables)), tuple(mistakes))
 
 
 def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: list[str]) -> Settings | None:
-    values: dict[str, Any] = {}
-    for name, default in GROUP_DEFAULTS.items():
-        said = {host: own.get(name, default) for host, own in variables.items()}
-        common = Counter(map(repr, said.values())).most_common(1)[0][0]
-        values[name] = next(value for value in said.values() if repr(value) == common)
-        if any(repr(value) != common for value in said.values()):
-            mistakes += [
-                f"{host}: {name}: {value!r} differs from {common}, which the others have; set it for the whole group"
-                for host, value in said.items()
-                if repr(value) != common
-            ]
+    """What holds for every node; None where the network is not known."""
+    values = {name: _common(name, default, variables, mistakes) for name, default in GROUP_DEFAULTS.items()}
     explicit = {name for own in variables.values() for name in own if own[name] is not None}
     for name, value in _net_conf(values["overlay_net_conf"], group, mistakes).items():
         if name in explicit and _plain(values[name]) != _plain(value):
@@ -209,37 +199,48 @@ def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: 
             )
         values[name] = value
 
-    def get(name: str, reader: Callable[[Any], T], remedy: str = "") -> T | None:
-        return _value(group, name, values[name], reader, mistakes, remedy)
+    def get(name: str, reader: Callable[[Any], T], fallback: T) -> T:
+        value = None if values[name] is None else _value(group, name, values[name], reader, mistakes)
+        return fallback if value is None else value
 
-    before = len(mistakes)
-    backend = get("overlay_backend", choice(*BACKENDS))
-    network = get("overlay_network", lambda value: _network(value, backend))
-    mtu = None if values["overlay_mtu"] in (None, "auto") else get("overlay_mtu", _mtu)
-    bridge = get("overlay_bridge", interface_name)
-    vni, port = get("overlay_vni", number(1, 2**24 - 1)), get("overlay_port", number(1, 65535))
-    if values["overlay_tunnel"] is None:
-        values["overlay_tunnel"] = f"flannel.{vni}" if backend == "vxlan" else "flannel.ipip"
-    tunnel = get("overlay_tunnel", interface_name)
-    direct = get("overlay_direct_routing", _truth)
-    if network is not None and values["overlay_subnet_len"] is None:  # Flannel's default
-        values["overlay_subnet_len"] = 24 if network.prefixlen <= 22 else network.prefixlen + 2
-    subnet_len = None
-    if network is not None:
-        remedy = f"a subnet lies inside overlay_network {network} and holds a pod at least"
-        subnet_len = get("overlay_subnet_len", number(network.prefixlen, 30), remedy)
-    if bridge is not None and bridge == tunnel:
-        mistakes.append(f"{group}: overlay_tunnel: {tunnel} is overlay_bridge too; choose another name")
-    if len(mistakes) > before or None in (network, subnet_len, backend, direct, bridge, vni, port):
+    backend = get("overlay_backend", choice(*BACKENDS), "")
+    network = _value(
+        group, "overlay_network", values["overlay_network"], lambda value: _network(value, backend), mistakes
+    )
+    if network is None:
         return None
+    by_default = 24 if network.prefixlen <= 22 else network.prefixlen + 2  # Flannel's
+    subnet_len = get("overlay_subnet_len", lambda value: _subnet_len(value, network), by_default)
+    vni, port = get("overlay_vni", number(1, 2**24 - 1), 1), get("overlay_port", number(1, 65535), 8472)
+    bridge = get("overlay_bridge", interface_name, "cni0")
+    tunnel = get("overlay_tunnel", interface_name, f"flannel.{vni}" if backend == "vxlan" else "flannel.ipip")
+    if bridge == tunnel:
+        mistakes.append(f"{group}: overlay_tunnel: {tunnel} is overlay_bridge too; choose another name")
+    mtu = None if values["overlay_mtu"] == "auto" else get("overlay_mtu", _mtu, 0) or None
+    direct = get("overlay_direct_routing", _truth, fallback=False)
     tunnelled = None if backend == "host-gw" else tunnel
-    return Settings(network, subnet_len, backend, direct, mtu, bridge, tunnelled, vni, port)  # type: ignore[arg-type]
+    return Settings(network, subnet_len, backend, direct, mtu, bridge, tunnelled, vni, port)
+
+
+def _common(name: str, default: Any, variables: Mapping[str, Mapping[str, Any]], mistakes: list[str]) -> Any:
+    """A group variable's value, which most hosts have; the others are mistaken."""
+    said = {host: own.get(name, default) for host, own in variables.items()}
+    count = Counter(map(repr, said.values()))
+    common = count.most_common(1)[0][0]
+    if len(count) > 1:
+        differs = "is not set on the others" if common == "None" else f"differs from {common}, which the others have"
+        mistakes += [
+            f"{host}: {name}: {value!r} {differs}; set it for the whole group"
+            for host, value in said.items()
+            if repr(value) != common
+        ]
+    return next(value for value in said.values() if repr(value) == common)
 
 
 def _node(host: str, values: Mapping[str, Any], mistakes: list[str]) -> Node:
-    def get(name: str, reader: Callable[[Any], T], remedy: str = "") -> T | None:
+    def get(name: str, reader: Callable[[Any], T]) -> T | None:
         raw = values.get(name)
-        return None if raw is None else _value(host, name, raw, reader, mistakes, remedy)
+        return None if raw is None else _value(host, name, raw, reader, mistakes)
 
     return Node(
         host,
@@ -350,13 +351,11 @@ def _net_conf(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
     return variables
 
 
-def _value(
-    where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes: list[str], remedy: str = ""
-) -> T | None:
+def _value(where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes: list[str]) -> T | None:
     try:
         return reader(raw)
     except ValueError as error:
-        mistakes.append(f"{where}: {name}: {error}{remedy and '; '}{remedy}")
+        mistakes.append(f"{where}: {name}: {error}")
         return None
 
 
@@ -368,6 +367,15 @@ def _network(value: Any, backend: str | None) -> Network:
     if network.is_multicast or network.is_loopback or network.is_link_local or network.prefixlen not in range(4, 31):
         raise ValueError(f"{network} can not be a pod network; choose a private one such as 10.244.0.0/16")
     return network
+
+
+def _subnet_len(value: Any, network: Network) -> int:
+    length = number(1, 32)(value)
+    if not network.prefixlen <= length <= 30:
+        raise ValueError(
+            f"{length} does not fit: a subnet of {network} has {network.prefixlen} to 30; choose one of these"
+        )
+    return length
 
 
 def _usable(value: Any) -> str:
@@ -413,31 +421,30 @@ def _plain(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------ judging
 
 
-def judge(inventory: Inventory, leases: Leases | None) -> None:
-    """Find what inventory and leases show to be wrong, before any host is contacted.
-
-    Raises:
-        Mistakes: everything.
-    """
-    mistakes = [*_underlay_inside(inventory)]
-    mistakes += _duplicates({node.name: node.public_ip for node in inventory.nodes.values() if node.public_ip})
-    known = leases or Leases(inventory.settings.network)
-    subnets = _claims(inventory, known, {}, mistakes)
+def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
+    """What inventory and leases show to be wrong, before any host is contacted."""
+    yield from inventory.mistakes
+    yield from _duplicates({node.name: node.public_ip for node in inventory.nodes.values() if node.public_ip})
+    if inventory.settings is None:
+        return
+    settings, known = inventory.settings, leases or Leases(inventory.settings.network)
+    mistakes = [*_underlay_inside(inventory.nodes, settings.network)]
+    subnets = _claims(inventory.nodes, settings.network, known, {}, mistakes)
     waiting = [name for name in inventory.nodes if name not in subnets and not _kept_out(name, known)]
-    if len(_allocate(inventory.settings, waiting, subnets, ())) < len(waiting):
-        mistakes.append(_exhausted("the group", inventory.settings, len(inventory.nodes)))
-    for node in inventory.nodes.values():
-        if node.name in subnets:
-            _pod_addresses(node, subnets[node.name], _lease_of(node.name, known), None, mistakes)
-    if mistakes:
-        raise Mistakes(mistakes)
+    if len(_allocate(settings, waiting, subnets, ())) < len(waiting):
+        mistakes.append(_exhausted(inventory.group, settings, len(inventory.nodes)))
+    for name, subnet in subnets.items():
+        _pod_addresses(inventory.nodes[name], subnet, _lease_of(name, known), None, mistakes)
+    yield from mistakes
 
 
-def _underlay_inside(inventory: Inventory) -> Iterator[str]:
-    network = inventory.settings.network
-    for node in inventory.nodes.values():
+def _underlay_inside(nodes: Mapping[str, Node], network: Network) -> Iterator[str]:
+    for node in nodes.values():
         if node.public_ip and ipaddress.IPv4Address(node.public_ip) in network:
-            yield f"{node.name}: overlay_public_ip: {node.public_ip} is inside overlay_network {network}; choose another network for pods"
+            yield (
+                f"{node.name}: overlay_public_ip: {node.public_ip} is inside overlay_network {network}; "
+                "choose another network for pods"
+            )
 
 
 def _duplicates(public_ips: Mapping[str, str]) -> Iterator[str]:
@@ -462,14 +469,13 @@ def _kept_out(name: str, leases: Leases) -> bool:
 
 
 def _claims(
-    inventory: Inventory, leases: Leases, facts: Mapping[str, Facts], mistakes: list[str]
+    nodes: Mapping[str, Node], network: Network, leases: Leases, facts: Mapping[str, Facts], mistakes: list[str]
 ) -> dict[str, Network]:
     """The subnets that are decided already: by variable, by lease, or by what the host carries."""
-    network = inventory.settings.network
     claims: dict[str, tuple[str, Network]] = {}
-    taken = {lease.subnet for name, lease in leases.nodes.items() if name in inventory.nodes}
-    taken |= {node.subnet for node in inventory.nodes.values() if node.subnet}
-    for name, node in inventory.nodes.items():
+    taken = {lease.subnet for name, lease in leases.nodes.items() if name in nodes}
+    taken |= {node.subnet for node in nodes.values() if node.subnet}
+    for name, node in nodes.items():
         if _kept_out(name, leases):
             continue
         lease, carried = _lease_of(name, leases), facts[name].carries if name in facts else None
@@ -718,15 +724,15 @@ def plan(
     Raises:
         Mistakes: everything that is wrong; then no host may be changed.
     """
+    if inventory.mistakes or inventory.settings is None:
+        raise Mistakes(inventory.mistakes)
     settings = inventory.settings
     known = leases or Leases(settings.network)
     mistakes: list[str] = []
-    warnings = [*inventory.warnings, *_kept_out_warning(inventory, known)]
+    warnings = [*inventory.warnings, *_kept_out_warning(inventory.nodes, known)]
 
     members = [name for name in inventory.nodes if not _kept_out(name, known)]
-    silent = [name for name in members if name not in facts and not _lease_of(name, known)]
-    stated = {name for name in silent if inventory.nodes[name].subnet and inventory.nodes[name].public_ip}
-    lost = [name for name in silent if name not in stated]
+    lost = [name for name in members if name not in facts and not _knows(name, inventory.nodes[name], known)]
     if lost and leases is None:
         remedy = "restore the file, run on all hosts, or set overlay_subnet and overlay_public_ip"
         mistakes += [
@@ -735,15 +741,15 @@ def plan(
         ]
     elif lost:
         warnings.append(f"{_some(lost)}: not reached and without a lease, so left out; run on them too")
-    members = [name for name in members if name not in lost]
+    left_out = set(lost)
+    members = [name for name in members if name not in left_out]
     nodes = {name: inventory.nodes[name] for name in members}
     for name in members:
         if name not in facts and _lease_of(name, known):  # a new overlay_subnet counts when the host is reached
             nodes[name] = dataclasses.replace(nodes[name], subnet=None)
-    part = dataclasses.replace(inventory, nodes=nodes)
 
-    mistakes += _underlay_inside(part)
-    subnets = _claims(part, known, facts, mistakes)
+    mistakes += _underlay_inside(nodes, settings.network)
+    subnets = _claims(nodes, settings.network, known, facts, mistakes)
     warnings += _renumbered(subnets, facts)
     gone = {name: lease for name, lease in {**known.removed, **known.nodes}.items() if name not in subnets}
     waiting = [name for name in members if name not in subnets]
@@ -788,6 +794,11 @@ def plan(
     )
 
 
+def _knows(name: str, node: Node, leases: Leases) -> bool:
+    """Whether a node that was not reached can be a peer: by its lease, or because the inventory says it all."""
+    return _lease_of(name, leases) is not None or bool(node.subnet and node.public_ip)
+
+
 def _new_lease(
     node: Node,
     subnet: Network,
@@ -799,9 +810,10 @@ def _new_lease(
 ) -> Lease:
     lease = _lease_of(node.name, known)
     if facts is None:  # what it has is what it was given last
-        if lease is not None:
-            return dataclasses.replace(lease, subnet=subnet, reason="")
-        return Lease(subnet, node.public_ip or "", pods=_pod_addresses(node, subnet, None, None, mistakes))
+        if lease is not None and lease.subnet == subnet:
+            return dataclasses.replace(lease, reason="")
+        public_ip = lease.public_ip if lease else node.public_ip
+        return Lease(subnet, public_ip or "", pods=_pod_addresses(node, subnet, lease, None, mistakes))
     pods = _pod_addresses(node, subnet, lease, facts.carries, mistakes)
     return Lease(subnet, underlay.public_ip if underlay else "", mtu, pods)
 
@@ -820,8 +832,8 @@ def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease])
     return left
 
 
-def _kept_out_warning(inventory: Inventory, known: Leases) -> Iterator[str]:
-    out = [name for name in inventory.nodes if _kept_out(name, known)]
+def _kept_out_warning(nodes: Mapping[str, Node], known: Leases) -> Iterator[str]:
+    out = [name for name in nodes if _kept_out(name, known)]
     if out:
         yield f"{_some(out)}: removed by a playbook, so left out; delete the line under removed in the leases file to let it in again"
 

@@ -85,13 +85,6 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-mistakes:
-  description: All that is wrong; RV(ignore:msg) has the same lines.
-  type: list
-  elements: str
-  returned: failure
-  sample:
-    - "node3: overlay_subnet: 10.245.1.0/24 is outside overlay_network 10.244.0.0/16; choose one inside"
 leases_file:
   description: The path of the leases file.
   type: str

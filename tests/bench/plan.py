@@ -43,7 +43,7 @@ def main() -> None:
         first, plan = seconds(lambda inventory=inventory, facts=facts: _plan.plan(inventory, None, facts))
         rendered, text = seconds(lambda plan=plan: _leases.render(plan.leases))
         parsed, leases = seconds(lambda text=text: _leases.parse(text, "leases"))
-        judged, _none = seconds(lambda inventory=inventory, leases=leases: _plan.judge(inventory, leases))
+        judged, _none = seconds(lambda inventory=inventory, leases=leases: list(_plan.judge(inventory, leases)))
         again, _plan_again = seconds(
             lambda inventory=inventory, leases=leases, facts=facts: _plan.plan(inventory, leases, facts)
         )
