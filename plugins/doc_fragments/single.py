@@ -38,9 +38,6 @@ options:
         point-to-point link) and C(scope) (V(global), V(site), V(link), V(host)).
     type: list
     elements: raw
-  address:
-    description: MAC address. Without it the kernel's choice stays.
-    type: str
   mtu:
     description: MTU in bytes. Without it the kernel's choice stays.
     type: int

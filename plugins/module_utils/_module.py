@@ -38,10 +38,10 @@ STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "defau
 END: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "addresses": {"type": "list", "elements": "raw"},
-    "address": {"type": "str"},
     "mtu": {"type": "int"},
     "up": {"type": "bool", "default": True},
 }
+MAC: dict[str, Any] = {"address": {"type": "str"}}
 LINK: dict[str, Any] = {**END, "state": STATE, "namespace": NAMESPACE}
 
 
@@ -49,7 +49,7 @@ def link(params: dict[str, Any], kind: str, **parts: Any) -> dict[str, Any]:
     """A document's link from a module's arguments; to be absent, it is only referred to, by name and kind."""
     if params["state"] == "absent":
         return {"name": params["name"], "kind": kind, "external": True}
-    return {"kind": kind, **{key: params[key] for key in END}, **parts}
+    return {"kind": kind, **{key: params[key] for key in (*END, *MAC) if key in params}, **parts}
 
 
 def run_single(module: AnsibleModule, document: dict[str, Any], **options: Any) -> None:

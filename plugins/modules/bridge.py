@@ -19,6 +19,9 @@ extends_documentation_fragment:
   - podnet.overlay.single.link
   - podnet.overlay.attributes
 options:
+  address:
+    description: MAC address. Without it, the lowest of the ports'.
+    type: str
   stp:
     description: Whether the bridge speaks the Spanning Tree Protocol.
     type: bool
@@ -120,7 +123,7 @@ from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Link, State, of_type
-from ansible_collections.podnet.overlay.plugins.module_utils._module import LINK, STATE, link, run_single
+from ansible_collections.podnet.overlay.plugins.module_utils._module import LINK, MAC, link, run_single
 
 OPTIONS = {
     "stp": {"type": "bool"},
@@ -145,8 +148,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **LINK,
+            **MAC,
             **OPTIONS,
-            "state": STATE,
             "ports": {"type": "list", "elements": "dict", "options": port, "default": []},
             "purge_ports": {"type": "bool", "default": False},
         },

@@ -19,8 +19,6 @@ extends_documentation_fragment:
   - podnet.overlay.single.link
   - podnet.overlay.attributes
 options:
-  address:
-    description: A tunnel has no MAC address. For the address in the outer packets see O(local).
   local:
     description: Source of the outer packets, an address of this host, or V(any). A new tunnel has any.
     type: str
@@ -95,7 +93,7 @@ mistakes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.podnet.overlay.plugins.module_utils._module import LINK, STATE, link, run_single
+from ansible_collections.podnet.overlay.plugins.module_utils._module import LINK, link, run_single
 
 OPTIONS = {
     "local": {"type": "str"},
@@ -108,7 +106,7 @@ OPTIONS = {
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**LINK, **OPTIONS, "state": STATE}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**LINK, **OPTIONS}, supports_check_mode=True)
     tunnel = {key: module.params[key] for key in OPTIONS}
     run_single(module, {"links": [link(module.params, "ipip", ipip=tunnel)]})
 

@@ -19,6 +19,9 @@ extends_documentation_fragment:
   - podnet.overlay.single.link
   - podnet.overlay.attributes
 options:
+  address:
+    description: MAC address. Without it the kernel's choice stays.
+    type: str
   master:
     description: Bridge in the same namespace whose port this end is. Empty for none. Without it, it stays as it is.
     type: str
@@ -104,16 +107,16 @@ mistakes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.podnet.overlay.plugins.module_utils._module import END, LINK, STATE, link, run_single
+from ansible_collections.podnet.overlay.plugins.module_utils._module import END, LINK, MAC, link, run_single
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **LINK,
-            "state": STATE,
+            **MAC,
             "master": {"type": "str"},
-            "peer": {"type": "dict", "options": {**END, "namespace": {"type": "str"}}},
+            "peer": {"type": "dict", "options": {**END, **MAC, "namespace": {"type": "str"}}},
         },
         required_if=[("state", "present", ["peer"])],
         supports_check_mode=True,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if CHECKOUT / "tests" / "kernel" in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason="needs root: netlink and namespaces"))
+
+
+@functools.cache
+def _has_ipip() -> bool:
+    probe = "ip link add probe type ipip local 192.0.2.1 remote 192.0.2.2"
+    return subprocess.run(["unshare", "-n", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(autouse=True)
+def _tunnels(request: pytest.FixtureRequest) -> None:
+    """Tests marked ``ipip`` say so where this kernel has none."""
+    if request.node.get_closest_marker("ipip") and not _has_ipip():
+        pytest.skip(f"the kernel {platform.release()} has no IPIP: run this on a lab machine (python3 -m lab up)")
 
 
 @pytest.fixture
