@@ -1,16 +1,19 @@
-"""Hosts for the kernel tests: a network namespace with its own /run, /etc and /var/lib, as shared/lab.md calls the seed's own trick."""
+"""Hosts for the kernel tests: a network namespace with its own /run, /etc and /var/lib."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = "ansible_collections.podnet.overlay.plugins.modules"
@@ -18,6 +21,8 @@ PRIVATE = (
     "mount -t tmpfs none /run && mkdir /run/netns /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc"
     " && mount -t tmpfs none /var/lib && ip link set lo up && echo ready && exec sleep infinity"
 )
+FORK = multiprocessing.get_context("fork")
+"""A module costs a fork, and not a start of Python with all its imports."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,32 @@ class Host:
         """Run one of the collection's modules on the host, as Ansible would; its answer."""
         arguments["_ansible_check_mode"] = check
         arguments["_ansible_diff"] = True
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        main = importlib.import_module(f"{MODULES}.{name}").main
+        with tempfile.NamedTemporaryFile("w+", suffix=".json") as file, tempfile.TemporaryFile("w+") as output:
             json.dump({"ANSIBLE_MODULE_ARGS": arguments}, file)
             file.flush()
-            path = os.pathsep.join(
-                part for part in (os.environ.get("PYTHONPATH", ""), str(CHECKOUT / ".collections")) if part
-            )
-            process = self.popen(
-                sys.executable, "-m", f"{MODULES}.{name}", file.name, env={**os.environ, "PYTHONPATH": path}
-            )
-            out, err = process.communicate(timeout=60)
-        assert out.strip(), err
+            process = FORK.Process(target=_inside, args=(self.pid, main, file.name, output))
+            process.start()
+            process.join(60)
+            process.kill()
+            process.join()
+            output.seek(0)
+            out = output.read()
+        assert out.strip(), f"{name} ended with {process.exitcode}"
         answer: dict[str, Any] = json.loads(out)
         assert bool(answer.get("failed")) == fails, answer.get("msg")
         return answer
+
+
+def _inside(pid: int, main: Callable[[], None], arguments: str, output: TextIO) -> None:
+    """In a process of its own: enter the host *pid* and run a module's *main* there."""
+    for name in ("net", "mnt"):
+        descriptor = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)
+        assert ctypes.CDLL(None).setns(descriptor, 0) == 0
+    os.chdir(CHECKOUT)
+    sys.argv[1:] = [arguments]
+    sys.stdout = output
+    main()
 
 
 def started() -> Iterator[Host]:
