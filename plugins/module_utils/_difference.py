@@ -114,7 +114,8 @@ def difference(
         present = remaining.get(key)
         if present == wanted or (present is None and isinstance(wanted, Link) and wanted.external):
             continue
-        after = wanted if present is None else merge(wanted, present)
+        old = observed.get(key)  # what is made anew keeps what is left open
+        after = wanted if old is None or getattr(old, "kind", "") != getattr(wanted, "kind", "") else merge(wanted, old)
         if after != present:
             changes.append(Operation(present, after))
     last = [_deletion(item, restored or {}) for item in surplus if item.key in remaining]

@@ -877,6 +877,8 @@ class Kernel:
                 attributes.append(
                     ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", after.kind), ("IFLA_INFO_DATA", data)]})
                 )
+                if isinstance(after.options, Ipip) and after.mtu == before.mtu:
+                    attributes.append(("IFLA_MTU", after.mtu))  # else a changed link resets it (ip_tunnel_update)
         if after.owner and (before is None or before.owner != after.owner):
             attributes.append(("IFLA_IFALIAS", ALIAS_PREFIX + after.owner))
         if (after.master or "") != (before.master or "" if before else "") and after.master is not None:
