@@ -77,7 +77,8 @@ def play():
 
     def run(name, *arguments):
         command = ["ansible-playbook", "-i", "inventories/lab", f"playbooks/{name}.yml", *arguments]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        plain = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(command, cwd=CHECKOUT, env=plain, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         recap = done.stdout.rpartition("PLAY RECAP")[2]
         return done.stdout, {
