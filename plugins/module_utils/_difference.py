@@ -114,8 +114,13 @@ def difference(
         present = remaining.get(key)
         if present == wanted or (present is None and isinstance(wanted, Link) and wanted.external):
             continue
-        old = observed.get(key)  # what is made anew keeps what is left open
-        after = wanted if old is None or getattr(old, "kind", "") != getattr(wanted, "kind", "") else merge(wanted, old)
+        old = observed.get(key)
+        if present is not None:
+            after = merge(wanted, present)
+        elif old is not None and getattr(old, "kind", "") == getattr(wanted, "kind", ""):
+            after = merge(wanted, old)  # what is made anew keeps what is left open
+        else:
+            after = wanted
         if after != present:
             changes.append(Operation(present, after))
     last = [_deletion(item, restored or {}) for item in surplus if item.key in remaining]
