@@ -10,6 +10,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = "bench"
+PING = "tests/bench/ping.yml"
+CONVERGE = "playbooks/overlay.yml"
 REPEATS = 2
 PLAIN = {"ANSIBLE_PIPELINING": "False", "ANSIBLE_FORKS": "5"}
 """What a user's ansible.cfg has where it says nothing."""
@@ -32,30 +34,30 @@ def play(playbook: str, **settings: str) -> float:
 
 def fresh(hosts: int) -> None:
     lab("up", LAB, "--hosts", str(hosts), "--kind", "vm")
-    play("tests/bench/ping.yml")
+    play(PING)
+
+
+def measured(playbook: str, **settings: str) -> tuple[float, float]:
+    """The seconds of a playbook, and of a ping: the mean of one right before and one right after."""
+    before = play(PING, **settings)
+    seconds = play(playbook, **settings)
+    return seconds, (before + play(PING, **settings)) / 2
 
 
 def main(hosts: int = 3) -> None:
-    rows: list[tuple[str, float]] = []
+    rows: list[tuple[str, float, float]] = []
     try:
-        fresh(hosts)
-        ping = min(play("tests/bench/ping.yml") for _ in range(REPEATS))
-        for name, playbook in (
-            ("ip commands by hand", "tests/bench/handwritten.yml"),
-            ("overlay.yml", "playbooks/overlay.yml"),
-        ):
+        for name, playbook in (("ip commands by hand", "tests/bench/handwritten.yml"), ("overlay.yml", CONVERGE)):
             fresh(hosts)
-            rows.append((f"{name}, first", play(playbook)))
-            rows.append((f"{name}, no change", min(play(playbook) for _ in range(REPEATS))))
-        plain = play("tests/bench/ping.yml", **PLAIN)
-        rows.append(("overlay.yml, no change, without pipelining", play("playbooks/overlay.yml", **PLAIN)))
-        rows.append(("ping, without pipelining", plain))
+            rows.append((f"{name}, first", *measured(playbook)))
+            rows += [(f"{name}, no change", *measured(playbook)) for _ in range(REPEATS)]
+        rows.append(("overlay.yml, no change, ansible.cfg of a user", *measured(CONVERGE, **PLAIN)))
     finally:
         lab("down", LAB)
-    print(f"\n{hosts} machines; ratio to a bare ansible.builtin.ping of them in the same run\n")
-    print(f"{'ping':44}{ping:7.1f} s{1:7.2f}")
-    for name, seconds in rows:
-        print(f"{name:44}{seconds:7.1f} s{seconds / ping:7.2f}")
+    print(f"\n{hosts} machines; each row beside a bare ansible.builtin.ping of them, right before and after\n")
+    print(f"{'':48}{'seconds':>8}{'ping':>8}{'ratio':>8}")
+    for name, seconds, ping in rows:
+        print(f"{name:48}{seconds:8.1f}{ping:8.1f}{seconds / ping:8.2f}")
 
 
 if __name__ == "__main__":
