@@ -108,7 +108,7 @@ operations:
   elements: str
   sample:
     - add link br0 kind bridge up
-    - change link br-veth0 kind veth up mtu 1500 master br0 hairpin on
+    - change link br-veth0 kind veth up mtu 1500 address ee:f0:25:52:f1:ba master br0 hairpin on
     - add address 10.1.1.1/24 dev br0
 mistakes:
   description: Each thing that is wrong with the arguments or in their way.

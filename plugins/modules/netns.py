@@ -74,7 +74,7 @@ mistakes:
   type: list
   elements: str
   sample:
-    - "namespace web is there already (it is not the namespace of process 4242): remove it, or choose another name"
+    - "namespace web is there already and not ours (it is not the namespace of process 4242): remove it, or choose another name"
 """
 
 from ansible.module_utils.basic import AnsibleModule

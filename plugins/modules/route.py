@@ -109,7 +109,7 @@ operations:
   elements: str
   sample:
     - add route 10.1.2.0/24 via 10.1.1.1 proto static (namespace ns1)
-    - add route 10.1.1.0/24 via 10.1.2.1 proto static (namespace ns2)
+    - add route default via 10.1.1.1 proto static (namespace ns1)
 mistakes:
   description: Each thing that is wrong with the arguments or in their way.
   returned: when the arguments or the host's state do not allow it

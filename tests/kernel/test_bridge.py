@@ -51,6 +51,16 @@ def test_vlan_filtering(host: Host, twice: Twice) -> None:
     assert bridge(host)["linkinfo"]["info_data"]["vlan_filtering"] == 1
 
 
+def test_the_seeds_bridge_joins_two_namespaces(host: Host, twice: Twice) -> None:
+    twice("bridge", name="br0")
+    for number in (1, 2):
+        twice("netns", name=f"n{number}")
+        peer = {"name": f"veth{number}", "namespace": f"n{number}", "addresses": [f"10.1.1.{number}/24"]}
+        twice("veth", name=f"br-veth{number}", master="br0", peer=peer)
+    host.run("ip netns exec n1 ping -c 1 -W 2 10.1.1.2")
+    assert set(ports(host)) == {"br-veth1", "br-veth2"}
+
+
 def test_options_that_are_not_given_stay(host: Host, twice: Twice) -> None:
     host.run("ip link add br0 type bridge stp_state 1 ageing_time 4200")
     assert twice("bridge", name="br0", priority=100, up=False)["operations"]

@@ -58,6 +58,19 @@ def test_kinds_of_routes_come_and_go(
     assert underlay.run("ip -4 route show table all").stdout == before
 
 
+def test_the_seeds_router_between_two_namespaces(host: Host, twice: Twice) -> None:
+    for number in (1, 2):
+        host.module("netns", name=f"ns{number}")
+        peer = {"name": "v", "namespace": f"ns{number}", "addresses": [f"10.1.{number}.2/24"]}
+        host.module("veth", name=f"v{number}_r", addresses=[f"10.1.{number}.1/24"], peer=peer)
+    ways = [("ns1", "10.1.2.0/24", "10.1.1.1"), ("ns2", "10.1.1.0/24", "10.1.2.1")]
+    twice("route", routes=[dict(zip(("namespace", "dst", "via"), way)) for way in ways])
+    for value, answers in (("0", False), ("1", True)):
+        host.module("sysctl", name="net.ipv4.ip_forward", value=value, persist=False)
+        ping = host.run("ip netns exec ns1 ping -c 1 -W 1 10.1.2.2", check=False)
+        assert (ping.returncode == 0) is answers
+
+
 def test_a_list_in_several_namespaces(underlay: Host, twice: Twice) -> None:
     listed = [
         {"namespace": "wire", "dst": "10.1.2.0/24", "via": "198.51.100.11"},
