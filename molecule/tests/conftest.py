@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -17,17 +18,16 @@ STATE = LAB / "state-before.json"
 
 # Everything that an overlay may touch, as text that stays the same while nobody touches it.
 LOOK = """
-ip -d address | sed 's/ valid_lft .*//; s/^[0-9]*: /link /'
+ip -d address | sed 's/ valid_lft .*//; s/^[0-9]*: /link /; s/ [a-z_]*_timer *[0-9.]*//g'
 ip route show table all
 ip -6 route show table all | grep -v ' expires '
 ip rule
 ip neigh show nud permanent
 ip netns list
 bridge vlan show
-nft list ruleset
+nft --stateless list ruleset
 sysctl -a --pattern '^net[.]ipv[46][.](conf|ip_forward|neigh)' 2>/dev/null | grep -v -e stable_secret
-ls -lA --time-style=+ /etc/netns /etc/modules-load.d /etc/sysctl.d /etc/iproute2 /etc/iproute2/rt_protos.d 2>/dev/null
-ls -lA --time-style=+ /var/lib/podnet-overlay /run/podnet-overlay.lock 2>/dev/null
+find /etc/netns /etc/modules-load.d /etc/sysctl.d /etc/iproute2 /var/lib/podnet-overlay ! -type d 2>/dev/null | sort
 true
 """
 
@@ -53,6 +53,10 @@ class Node:
 
     def state(self):
         return self.host.check_output(LOOK).splitlines()
+
+    def differences(self, before):
+        """The lines of the state that came and went since BEFORE."""
+        return [line for line in difflib.ndiff(before, self.state()) if line[0] in "+-"]
 
 
 @pytest.fixture(scope="session")
