@@ -126,6 +126,8 @@ def load(name: str) -> Saved | None:
             raw = json.load(file)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         raise Mistakes(
             [
