@@ -119,8 +119,9 @@ class Captures:
         self.folder = self.node.host.check_output("mktemp -d")
         for number, (prefix, interface, what) in enumerate(self.points):
             path = f"{self.folder}/{number}"
+            capture = f"{prefix}tcpdump -Z root -n -p -U -i {interface} -w {path}.pcap '{what}'"
             self.node.host.check_output(
-                f"{prefix}tcpdump -Z root -n -p -U -i {interface} -w {path}.pcap '{what}' </dev/null >/dev/null 2>{path}.log & echo $! >{path}.pid; "
+                f"{capture} </dev/null >/dev/null 2>{path}.log & echo $! >{path}.pid; "
                 f"for i in $(seq 100); do grep -q 'listening on' {path}.log && break; sleep 0.1; done"
             )
         return self.read
