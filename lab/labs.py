@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ NETWORKS = tuple(IPv4Network(text) for text in ("198.51.100.0/24", "203.0.113.0/
 FIRST_ADDRESS = 11
 PATIENCE = 240.0  # seconds until a host must answer ssh: an emulated boot on a loaded machine is slow
 VERSION = 1
+
+_given_up = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -238,16 +241,21 @@ def _address(network: IPv4Network, number: int) -> str:
 
 
 def _at_once(acts: Iterable[Callable[[], None]]) -> None:
-    """All acts side by side; the first failure is raised when all have ended."""
+    """All acts side by side. After a failure or Ctrl-C the rest are told to give up, and have ended when it is raised."""
     with ThreadPoolExecutor(16) as pool:
-        for each in [pool.submit(act) for act in acts]:
-            each.result()
+        try:
+            for each in [pool.submit(act) for act in acts]:
+                each.result()
+        except BaseException:
+            _given_up.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _answer(lab: Lab, host: Host, script: str) -> None:
     """Waits until HOST answers ssh, and runs SCRIPT there. The connection stays open for whoever comes next."""
     deadline = time.monotonic() + PATIENCE
-    while True:
+    while not _given_up.is_set():
         done = run(
             lab.ssh(host.name, "sh", "-s"), what=f"ssh to {host.name}", check=False, timeout=PATIENCE, stdin=script
         )
