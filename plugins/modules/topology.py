@@ -103,7 +103,8 @@ options:
     type: bool
     default: true
   adopt:
-    description: Take over foreign objects of the same name (or route of the same destination) instead of failing. Never another document's.
+    description:
+      - Take over foreign objects of the same name (or route of the same destination) instead of failing. Never another document's.
     type: bool
     default: false
 """
@@ -150,9 +151,11 @@ operations:
   elements: str
   sample:
     - add namespace web
-    - add firewall guard of ipip for 198.51.100.11, peers 198.51.100.12 198.51.100.13
-    - add sysctl net.ipv4.ip_forward = 1
+    - "add firewall guard of ipip for 198.51.100.11, peers: 198.51.100.12"
+    - change sysctl net.ipv4.ip_forward = 1
     - add link cni0 kind bridge up mtu 1480 address 0a:58:0a:f4:00:01
+    - add link flannel.ipip kind ipip up mtu 1480 local 198.51.100.11 remote 0.0.0.0 ttl 0 pmtudisc off
+    - add address 10.244.0.0/32 dev flannel.ipip
     - add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet
 mistakes:
   description: Each thing that is wrong with the document or in its way.
@@ -160,7 +163,8 @@ mistakes:
   type: list
   elements: str
   sample:
-    - link cni0 is there already and not ours (it looks like the bridge of a CNI plugin (Kubernetes, k3s)); remove it
+    - "link cni0 is there already and not ours (it looks like the bridge of a CNI plugin (Kubernetes, k3s)): remove it, choose another name, or
+      take it over with adopt: true"
 """
 
 from ansible.module_utils.basic import AnsibleModule
