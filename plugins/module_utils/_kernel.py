@@ -531,12 +531,9 @@ class Kernel:
             owner = _owner(link.get_attr("IFLA_IFALIAS")) if link["index"] != 1 else ""
             if isinstance(options, Veth) and not owner and options.peer:
                 # A kill between a pair's creation and its second alias leaves an end without: the pair is one thing.
-                peer = next(
-                    other
-                    for other in raw[options.peer_namespace or ""]
-                    if other.get_attr("IFLA_IFNAME") == options.peer
-                )
-                owner = _owner(peer.get_attr("IFLA_IFALIAS"))
+                others = raw[options.peer_namespace or ""]
+                aliases = {other.get_attr("IFLA_IFNAME"): other.get_attr("IFLA_IFALIAS") for other in others}
+                owner = _owner(aliases[options.peer])
             yield Link(
                 namespace,
                 link.get_attr("IFLA_IFNAME"),

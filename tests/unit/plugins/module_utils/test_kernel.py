@@ -25,7 +25,7 @@ NAMES = {index: name for name, index in INDEXES.items()}
 
 def by_pyroute2(route: Route) -> bytes:
     """The same message, by pyroute2's codec."""
-    network, _, length = route.dst.partition("/")
+    network, _slash, length = route.dst.partition("/")
     message = rtmsg()
     message["family"], message["dst_len"], message["proto"], message["type"] = (
         2,
