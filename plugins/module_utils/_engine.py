@@ -234,7 +234,8 @@ def converge(
         Failed: the kernel refused; what had been done was undone.
         MissingLibrary: pyroute2 is not installed.
     """
-    with Kernel() as kernel, (contextlib.nullcontext() if check else locked()):
+    lock = contextlib.nullcontext() if check else locked()
+    with Kernel() as kernel, lock:
         saved = load(owner) if owner else None
         observed = _observe(kernel, desired, owner, saved, absent)
         if further is not None:

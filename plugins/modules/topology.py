@@ -87,8 +87,9 @@ options:
         type: dict
       peers:
         description:
-          - How this node reaches the others of O(peers), with C(backend) (V(ipip), V(vxlan), V(host-gw)), C(subnet) and C(public_ip) of this
-            node, C(dev) (the tunnel), C(interface) and C(underlay) (the network there), C(direct_routing), C(network), C(table).
+          - How this node reaches the others of O(peers), with C(backend) (V(ipip), V(vxlan), V(host-gw)), C(subnet) and
+            C(public_ip) of this node, C(dev) (the tunnel), C(interface) and C(underlay) (the network there), C(direct_routing),
+            C(network), C(table).
         type: dict
   peers:
     description:
@@ -163,8 +164,8 @@ mistakes:
   type: list
   elements: str
   sample:
-    - "link cni0 is there already and not ours (it looks like the bridge of a CNI plugin (Kubernetes, k3s)): remove it, choose another name, or
-      take it over with adopt: true"
+    - "link cni0 is there already and not ours (it looks like the bridge of a CNI plugin (Kubernetes, k3s)): remove it, choose
+      another name, or take it over with adopt: true"
 """
 
 from ansible.module_utils.basic import AnsibleModule
