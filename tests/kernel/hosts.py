@@ -55,6 +55,11 @@ class Host:
         """What a command such as ``ip -j link`` prints, decoded."""
         return json.loads(self.run(*words).stdout or "[]")
 
+    def links(self, namespace: str = "") -> set[str]:
+        """The names of the links, without what the kernel's tunnel modules put into every namespace."""
+        found = self.json(*["ip", "-j", *(["-n", namespace] if namespace else []), "link"])
+        return {item["ifname"] for item in found} - {"tunl0"}
+
     def sh(self, script: str) -> str:
         """Run a shell script on the host."""
         return self.run("sh", "-euc", script).stdout

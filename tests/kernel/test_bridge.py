@@ -103,7 +103,7 @@ def test_a_bridge_in_a_namespace(wired: Host, twice: Twice) -> None:
     assert wired.json("ip -j -n ns1 link show p1")[0]["master"] == "br0"
     assert wired.run("ip -n ns1 -4 addr show br0").stdout.count("10.1.1.1/24") == 1
     twice("bridge", name="br0", namespace="ns1", state="absent")
-    assert {item["ifname"] for item in wired.json("ip -j -n ns1 link")} == {"lo", "p1"}
+    assert wired.links("ns1") == {"lo", "p1"}
 
 
 def test_absent_leaves_the_ports(wired: Host, twice: Twice) -> None:
@@ -174,4 +174,4 @@ def test_all_mistakes_are_told_at_once(host: Host) -> None:
         "cost: 0",
     ):
         assert part in answer["msg"]
-    assert {item["ifname"] for item in host.json("ip -j link")} == {"lo"}
+    assert host.links() == {"lo"}

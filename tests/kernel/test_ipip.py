@@ -130,7 +130,7 @@ def test_a_kernel_without_ipip_is_told_with_what_it_can_do_instead(host: Host) -
     assert (
         "This kernel has no ipip device: load the module ipip, or use another backend (vxlan, host-gw)" in answer["msg"]
     )
-    assert {item["ifname"] for item in host.json("ip -j link")} == {"lo"}
+    assert host.links() == {"lo"}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_wire_between_two_namespaces_carries_packets(pods: Host, twice: Twice)
         ["add", "address", "10.1.1.3/24"],
     ]
     pods.run("ip netns exec ns1 ping -c 1 -W 2 10.1.1.3")
-    assert {item["ifname"] for item in pods.json("ip -j link")} == {"lo"}
+    assert pods.links() == {"lo"}
 
 
 def test_each_end_has_its_own_settings(pods: Host, twice: Twice) -> None:
@@ -102,8 +102,8 @@ def test_the_master_can_be_set_and_taken_away(pods: Host, twice: Twice) -> None:
 def test_absent_by_either_end_takes_both(pods: Host, twice: Twice, name: str, namespace: str) -> None:
     pods.module("veth", name="v1_r", peer={"name": "v1", "namespace": "ns1"})
     assert len(twice("veth", name=name, namespace=namespace, state="absent")["operations"]) == 1
-    assert {item["ifname"] for item in pods.json("ip -j link")} == {"lo"}
-    assert {item["ifname"] for item in pods.json("ip -j -n ns1 link")} == {"lo"}
+    assert pods.links() == {"lo"}
+    assert pods.links("ns1") == {"lo"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_all_mistakes_are_told_at_once(host: Host) -> None:
     ):
         assert part in answer["msg"]
     assert len(answer["mistakes"]) == 10
-    assert {item["ifname"] for item in host.json("ip -j link")} == {"lo"}
+    assert host.links() == {"lo"}
 
 
 def test_both_ends_with_one_name_are_a_mistake(host: Host) -> None:
