@@ -199,8 +199,10 @@ def _needs_recreation(wanted: Object | None, present: Link) -> bool:
         return True
     after = _fill(wanted.options, present.options)
     if isinstance(after, Ipip) and isinstance(present.options, Ipip):
-        # ipip_changelink (net/ipv4/ipip.c): from any remote to a fixed one, or back, is EINVAL.
-        return (after.remote == "0.0.0.0") != (present.options.remote == "0.0.0.0")
+        # ipip_changelink (net/ipv4/ipip.c): from any remote to a fixed one, or back, is EINVAL; the mode is not looked at.
+        return after.mode != present.options.mode or (after.remote == "0.0.0.0") != (
+            present.options.remote == "0.0.0.0"
+        )
     return isinstance(after, (Vxlan, Veth)) and after != present.options
 
 

@@ -376,6 +376,7 @@ _BRIDGE = {
     "vlan_filtering": "IFLA_BR_VLAN_FILTERING",
 }
 _IPIP = {
+    "mode": "IFLA_IPIP_PROTO",
     "local": "IFLA_IPIP_LOCAL",
     "remote": "IFLA_IPIP_REMOTE",
     "ttl": "IFLA_IPIP_TTL",
@@ -574,6 +575,7 @@ class Kernel:
                     "ttl": values["ttl"] or 0,
                     "tos": values["tos"] or 0,
                     "pmtudisc": bool(values["pmtudisc"]),
+                    "mode": values["mode"] or 0,
                     "link": names[namespace].get(values["link"] or 0, ""),
                 }
             )

@@ -57,6 +57,7 @@ ROUTE_TYPES = {
     "prohibit": 8,
     "throw": 9,
 }
+TUNNEL_MODES = {"any": 0, "ipip": 4, "mplsip": 137}
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
 Key = tuple[Any, ...]
@@ -115,7 +116,10 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Ipip:
-    """IPIP tunnel options. ``remote`` 0.0.0.0 is any; ``ttl`` 0 and ``tos`` 1 are inherit (as the kernel has it)."""
+    """IPIP tunnel options. ``remote`` 0.0.0.0 is any; ``ttl`` 0 and ``tos`` 1 are inherit (as the kernel has it).
+
+    ``mode`` is the inner protocol that the device takes: 4 (ipip), 0 (any) as flanneld's, or 137 (mplsip).
+    """
 
     local: str | None = None
     remote: str | None = None
@@ -123,6 +127,7 @@ class Ipip:
     tos: int | None = None
     pmtudisc: bool | None = None
     link: str | None = None
+    mode: int | None = None
 
 
 @dataclass(frozen=True)
@@ -524,6 +529,7 @@ _PART_READERS: dict[type[Any], dict[str, Reader]] = {
         "vlan_filtering": flag,
     },
     Ipip: {
+        "mode": number(0, 255, TUNNEL_MODES),
         "local": ipv4_or_any,
         "remote": ipv4_or_any,
         "ttl": number(0, 255, {"inherit": 0}),

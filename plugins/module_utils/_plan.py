@@ -941,7 +941,14 @@ def _tunnel(settings: Settings, lease: Lease, underlay: Underlay) -> dict[str, A
     if settings.backend == "ipip":
         return {
             **common,
-            "ipip": {"local": lease.public_ip, "remote": "any", "ttl": "inherit", "tos": 0, "pmtudisc": False},
+            "ipip": {
+                "mode": "any",
+                "local": lease.public_ip,
+                "remote": "any",
+                "ttl": "inherit",
+                "tos": 0,
+                "pmtudisc": False,
+            },
         }
     if settings.backend == "vxlan":
         vxlan = {

@@ -19,6 +19,12 @@ extends_documentation_fragment:
   - podnet.overlay.single.link
   - podnet.overlay.attributes
 options:
+  mode:
+    description:
+      - Which inner packets the tunnel takes, as in ip-link(8). V(ipip) is IPv4 only, as a new tunnel has it; Flannel's has V(any).
+      - A change makes the device anew.
+    type: str
+    choices: [any, ipip, mplsip]
   local:
     description: Source of the outer packets, an address of this host, or V(any). A new tunnel has any.
     type: str
@@ -60,6 +66,7 @@ EXAMPLES = r"""
 - name: Flannel's device, which reaches all nodes by their routes
   podnet.overlay.ipip:
     name: flannel.ipip
+    mode: any
     local: 172.12.1.11
     remote: any
     ttl: inherit
@@ -96,6 +103,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.podnet.overlay.plugins.module_utils._module import LINK, link, run_single
 
 OPTIONS = {
+    "mode": {"type": "str", "choices": ["any", "ipip", "mplsip"]},
     "local": {"type": "str"},
     "remote": {"type": "str"},
     "ttl": {"type": "str"},

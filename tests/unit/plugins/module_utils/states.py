@@ -80,7 +80,7 @@ def links(draw: st.DrawFn, namespace: str) -> list[Object]:
                     namespace,
                     "tun",
                     "ipip",
-                    options=Ipip(draw(ipv4s), remote, 0, 0, False, ""),
+                    options=Ipip(draw(ipv4s), remote, 0, 0, False, "", draw(st.sampled_from((0, 4)))),
                     owner=draw(owners),
                     **common,
                 )

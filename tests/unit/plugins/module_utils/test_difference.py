@@ -93,7 +93,7 @@ def test_the_guard_is_in_place_before_the_tunnel_and_goes_after_it() -> None:
 def test_a_tunnel_whose_remote_is_fixed_is_made_anew_with_all_that_lives_on_it() -> None:
     def tunnel(remote: str) -> Link:
         return Link(
-            "", "tun", "ipip", True, 1480, master="", options=Ipip("192.0.2.1", remote, 0, 0, False, ""), owner=OWNER
+            "", "tun", "ipip", True, 1480, master="", options=Ipip("192.0.2.1", remote, 0, 0, False, "", 0), owner=OWNER
         )
 
     address, route = Address("", "tun", "10.244.0.0/32"), Route("", "10.244.1.0/24", "192.0.2.2", "tun", True)

@@ -60,7 +60,7 @@ def test_the_tunnel_is_the_one_that_flanneld_makes() -> None:
         "kind": "ipip",
         "mtu": 1480,
         "addresses": ["10.244.1.0/32"],
-        "ipip": {"local": "172.16.0.2", "remote": "any", "ttl": "inherit", "tos": 0, "pmtudisc": False},
+        "ipip": {"mode": "any", "local": "172.16.0.2", "remote": "any", "ttl": "inherit", "tos": 0, "pmtudisc": False},
     }
     assert links["cni0"]["address"] == "0a:58:0a:f4:01:01"
 
