@@ -72,7 +72,7 @@ ansible-lint: $(VENV) ## roles, playbooks and molecule, profile production
 	@ansible-lint -q --nocolor $(ARGS)
 
 unit: $(VENV) ## unit and property tests
-	@pytest tests/unit $(ARGS)
+	@pytest tests/unit tests/lab $(ARGS)
 
 kernel: $(VENV) ## tests against this kernel, as root, with the newest pyroute2
 	@pytest tests/kernel $(ARGS)
