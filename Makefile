@@ -9,7 +9,7 @@ VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
 ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 
 QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
-FULL  := molecule-ipip sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
+FULL  := molecule-ipip sanity kernel-ipip units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
 QUICK_PACKAGES := git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
@@ -79,6 +79,9 @@ kernel: $(VENV) ## tests against this kernel, as root, with the newest pyroute2
 
 kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
 	@PYTHONPATH=$(CURDIR)/.cache/pyroute2-0.7.2 pytest tests/kernel $(ARGS)
+
+kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
+	@tests/gates/kernel-ipip $(ARGS)
 
 sanity: $(ARTIFACT) ## ansible-test sanity, offline but for PyPI
 	@tests/gates/ansible-test $(ARTIFACT) sanity $(ARGS)
