@@ -93,7 +93,11 @@ class Saved:
     before: tuple[Sysctl, ...] = ()
 
     def desired(self) -> State:
-        return desired_state(self.document, self.name)
+        try:
+            return desired_state(self.document, self.name)
+        except Mistakes as error:
+            where = "the saved state %s: " % _state_path(self.name)
+            raise Mistakes([where + line for line in error.lines]) from None
 
     def as_json(self) -> str:
         before = [
@@ -135,15 +139,22 @@ def load(name: str) -> Saved | None:
                 % (path, error)
             ]
         ) from None
-    if raw.get("version") != STATE_VERSION:
+    if isinstance(raw, dict) and raw.get("version") != STATE_VERSION:
         raise Mistakes(
             ["the saved state %s has version %r, and this release knows %d" % (path, raw.get("version"), STATE_VERSION)]
         )
-    before = tuple(
-        Sysctl(item["namespace"], item["name"], item["value"], tuple((name, value) for name, value in item["restores"]))
-        for item in raw["before"]
-    )
-    return Saved(name, raw["document"], before)
+    try:
+        before = tuple(_sysctl(item) for item in raw["before"])
+        return Saved(name, dict(raw["document"]), before)
+    except (KeyError, TypeError, ValueError):
+        raise Mistakes(
+            ["the saved state %s is damaged: restore it, or remove it to start from the kernel's state" % path]
+        ) from None
+
+
+def _sysctl(raw: Mapping[str, Any]) -> Sysctl:
+    restores = tuple((str(name), str(value)) for name, value in raw["restores"])
+    return Sysctl(str(raw["namespace"]), str(raw["name"]), str(raw["value"]), restores)
 
 
 def _state_path(name: str) -> str:
@@ -200,7 +211,8 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
     """
     desired = parse(document, owner, namespace)
     clause = document.get("peers")
-    return expand(desired, clause, clause.get("table") or {}, namespace) if clause else desired
+    table = clause.get("table") or {} if isinstance(clause, Mapping) else {}
+    return expand(desired, clause, table, namespace) if clause else desired
 
 
 # ------------------------------------------------------------------------------------------------ converging

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._model import Mistakes, ipv4
+from ._model import Mistakes, ipv4, read_mtu
 
 try:
     import yaml
@@ -108,7 +108,7 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     if lines:
         raise Mistakes(lines)
     try:
-        own = ipaddress.IPv4Network(raw["network"])
+        own = ipaddress.IPv4Network(str(raw["network"]))
     except ValueError as error:
         raise Mistakes([f"{source}: network: {error}"]) from None
     if network is not None and own != network:
@@ -143,18 +143,16 @@ def _lease(raw: Any, network: ipaddress.IPv4Network, removed: bool) -> Lease:
     unknown = [str(key) for key in raw if key not in known]
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}")
-    subnet = ipaddress.IPv4Network(raw.get("subnet", "nothing"))
+    subnet = ipaddress.IPv4Network(str(raw.get("subnet")))
     if not subnet.subnet_of(network):
         raise ValueError(f"subnet: {subnet} is outside {network}")
     pods = raw.get("pods") or {}
     if not isinstance(pods, dict):
         raise TypeError("pods: is no mapping")
     for name, address in pods.items():
-        if ipaddress.IPv4Address(address) not in subnet:
+        if ipaddress.IPv4Address(str(address)) not in subnet:
             raise ValueError(f"pods: {name}: {address} is outside {subnet}")
-    mtu = raw.get("mtu")
-    if mtu is not None and not isinstance(mtu, int):
-        raise TypeError(f"mtu: {mtu!r} is no number")
+    mtu = None if raw.get("mtu") is None else read_mtu(raw["mtu"])
     reason = raw.get("reason", "inventory") if removed else ""
     if removed and reason not in REASONS:
         raise ValueError(f"reason: {reason!r} is none of {', '.join(REASONS)}")

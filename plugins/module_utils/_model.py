@@ -68,8 +68,8 @@ class Mistakes(ValueError):
     """All that is wrong with an input at once; ``lines`` holds one sentence for each mistake."""
 
     def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = list(lines)
+        self.lines = ["\\n".join(line.split("\n")).encode("utf-8", "backslashreplace").decode() for line in lines]
+        super().__init__("\n".join(self.lines))
 
 
 # ------------------------------------------------------------------------------------------------ objects
@@ -479,7 +479,7 @@ def flag(value: Any) -> bool:
 def text_of(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("%r is no text" % (value,))
-    return str(value)
+    return value.encode().decode()  # refuses half a surrogate pair
 
 
 def number(lowest: int, highest: int, words: Mapping[str, int] | None = None) -> Callable[[Any], int]:
@@ -593,12 +593,14 @@ class _Reading:
         self.mistakes += ["%s: %s is missing" % (where, key) for key in needs if raw.get(key) is None]
         return {str(key): value for key, value in raw.items() if value is not None and key in keys}
 
+    def sequence(self, where: str, raw: Any) -> Sequence[Any]:
+        if isinstance(raw, Sequence) and not isinstance(raw, str):
+            return raw
+        self.mistakes.append("%s: %r is no list" % (where, raw))
+        return ()
+
     def items(self, document: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
-        raw = document.get(section) or []
-        if not isinstance(raw, Sequence) or isinstance(raw, str):
-            self.mistakes.append("%s: %r is no list" % (section, raw))
-            raw = []
-        for index, item in enumerate(raw):
+        for index, item in enumerate(self.sequence(section, document.get(section) or [])):
             name = item.get("name") or item.get("dst") or item.get("lladdr") if isinstance(item, Mapping) else None
             yield "%s[%s]" % (section, name if name is not None else index), item
 
@@ -634,6 +636,7 @@ class _Reading:
         common = ("name", "kind", "namespace", "addresses", "port", *_LINK_READERS)
         for where, item in self.items(document, "links"):
             kind = item.get("kind") or "" if isinstance(item, Mapping) else ""
+            kind = kind if isinstance(kind, str) else repr(kind)
             own = ("peer",) if kind == "veth" else (kind,) if kind in OPTIONS else ()
             raw = self.mapping(where, item, (*common, *own), ("name",))
             namespace = self.place(where, raw)
@@ -682,7 +685,7 @@ class _Reading:
         fields.setdefault("up", True)
         port = self.part("%s: port" % where, raw["port"], Port) if "port" in raw else None
         yield Link(namespace, name, kind, options=options, port=port, owner=owner, **fields)
-        for item in raw.get("addresses", []):
+        for item in self.sequence("%s: addresses" % where, raw.get("addresses", [])):
             yield self.address("%s: addresses" % where, item, namespace, name)
 
     def part(self, where: str, raw: Any, kind: type[Any]) -> Any:
@@ -733,7 +736,8 @@ class _Reading:
             fields = self.fields("firewall", raw, _FIREWALL_READERS)
             if fields.get("backend") == "vxlan" and not fields.get("port"):
                 self.mistakes.append("firewall: port is missing")
-            peers = [self.value("firewall: peers", peer, ipv4, "") for peer in raw.get("peers", [])]
+            listed = self.sequence("firewall: peers", raw.get("peers", []))
+            peers = [self.value("firewall: peers", peer, ipv4, "") for peer in listed]
             yield Firewall(**{"local": "?", "backend": "?", **fields}, peers=tuple(sorted(peers)), owner=owner)
 
 

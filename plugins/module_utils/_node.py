@@ -68,7 +68,7 @@ def read(
     elsewhere = None if pyroute2 else _pyroute2_of_distribution()
     nft, chains = _nft(run)
     boot = _text(BOOT_FILE)
-    saved, torn = _saved_state(name)
+    carried, torn = _saved_state(name)
 
     return {
         "version": VERSION,
@@ -98,7 +98,7 @@ def read(
         "links": links,
         "namespaces": _namespaces(namespaces),
         "routes": foreign_routes(raw_routes),
-        "carries": carried_by_state(saved) or carried_by_links(links, name, network, bridge, tunnel),
+        "carries": carried or carried_by_links(links, name, network, bridge, tunnel),
         "resolv_conf": resolv_conf(_text("/etc/resolv.conf"), _text("/run/systemd/resolve/resolv.conf")),
         "obstacles": obstacles(
             chains=chains,
@@ -189,8 +189,10 @@ def carried_by_state(state: Facts | None) -> Facts | None:
         peer = link.get("peer") or {}
         if peer.get("namespace") and peer.get("addresses"):
             first = peer["addresses"][0]
-            pods[peer["namespace"]] = (first["address"] if isinstance(first, dict) else first).split("/")[0]
-    return {**{key: peers.get(key) for key in ("network", "subnet", "public_ip", "backend")}, "pods": pods}
+            address = first["address"] if isinstance(first, dict) else first
+            pods[peer["namespace"]] = str(ipaddress.IPv4Interface(address).ip)
+    carried = {key: peers.get(key) for key in ("network", "public_ip", "backend")}
+    return {**carried, "subnet": str(ipaddress.IPv4Network(str(peers["subnet"]))), "pods": pods}
 
 
 def carried_by_links(
@@ -495,7 +497,7 @@ def _namespaces(wanted: list[str] | None) -> list[Facts]:
 
 
 def _saved_state(name: str) -> tuple[Facts | None, str]:
-    """The document's saved state and, if that cannot be read, what is wrong with it."""
+    """What the document's saved state says that the host carries and, if that cannot be read, what is wrong with it."""
     path = f"{STATE_FOLDER}/{name}.json"
     text = _text(path)
     if not text:
@@ -506,4 +508,7 @@ def _saved_state(name: str) -> tuple[Facts | None, str]:
         return None, f"{path} is torn: {e}"
     if not isinstance(state, dict) or state.get("version") != 1:
         return None, f"{path} is not of version 1"
-    return state, ""
+    try:
+        return carried_by_state(state), ""
+    except (AttributeError, LookupError, TypeError, ValueError) as e:
+        return None, f"{path} is damaged: {e}"

@@ -46,6 +46,9 @@ def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], 
     Raises:
         Mistakes: all that is wrong with the clause or the table.
     """
+    for where, value in (("peers", clause), ("peers: table", table)):
+        if not isinstance(value, Mapping):
+            raise Mistakes(["%s: %r is no mapping" % (where, value)])
     mistakes = [*_clause_mistakes(clause), *_table_mistakes(table)]
     if mistakes:
         raise Mistakes(mistakes)

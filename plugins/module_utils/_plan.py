@@ -246,7 +246,7 @@ def _node(host: str, values: Mapping[str, Any], mistakes: list[str]) -> Node:
         host,
         get("overlay_public_ip", _usable),
         get("overlay_interface", interface_name),
-        get("overlay_subnet", Network),
+        get("overlay_subnet", lambda value: Network(str(value))),
         tuple(_pods(host, values.get("overlay_pods"), mistakes)),
         get("overlay_pod_nameservers", _addresses) or (),
         str(values.get("ansible_host") or host),
@@ -332,18 +332,21 @@ def _net_conf(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
                 f"{group}: overlay_net_conf: is not JSON ({error}); give Flannel's net-conf.json as text, mapping or file"
             )
             return {}
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("Backend", {}), Mapping):
+    conf = {str(key): value for key, value in raw.items()} if isinstance(raw, Mapping) else {}
+    backends = [value for key, value in conf.items() if key.lower() == "backend"]
+    if not isinstance(raw, Mapping) or not all(isinstance(backend, Mapping) for backend in backends):
         mistakes.append(
             f"{group}: overlay_net_conf: {raw!r} is no net-conf.json; it is a mapping, and so is its Backend"
         )
         return {}
-    flat = {key: value for key, value in raw.items() if key.lower() != "backend"}
-    for backend in (value for key, value in raw.items() if key.lower() == "backend"):
+    flat = {key: value for key, value in conf.items() if key.lower() != "backend"}
+    for backend in backends:
         flat.update({f"Backend.{key}": value for key, value in backend.items()})
     variables = {}
     for key, value in flat.items():
         if key.lower() in _SERVED:
-            variables[_SERVED[key.lower()]] = value.lower() if key.lower() == "backend.type" else value
+            is_type = key.lower() == "backend.type"
+            variables[_SERVED[key.lower()]] = str(value).lower() if is_type else value
         elif key.lower() in _NOT_SERVED and value not in (False, None):
             mistakes.append(f"{group}: overlay_net_conf: {key} is not served by this version; leave it out")
         elif key.lower() not in _NOT_SERVED and (key.lower(), value) != ("enableipv4", True):
@@ -360,7 +363,7 @@ def _value(where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes
 
 
 def _network(value: Any, backend: str | None) -> Network:
-    network = ipaddress.ip_network(value)
+    network = ipaddress.ip_network(str(value))
     if isinstance(network, ipaddress.IPv6Network):
         why = "ipip can not carry" if backend == "ipip" else "is not served yet"
         raise ValueError(f"{network} is IPv6, which {why}; choose an IPv4 network")
