@@ -210,7 +210,9 @@ def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: 
     if network is None:
         return None
     by_default = 24 if network.prefixlen <= 22 else network.prefixlen + 2  # Flannel's
-    subnet_len = get("overlay_subnet_len", lambda value: _subnet_len(value, network), by_default)
+    if values["overlay_subnet_len"] is None:
+        _value(group, "overlay_subnet_len (not set)", by_default, lambda value: _subnet_len(value, network), mistakes)
+    subnet_len = get("overlay_subnet_len", lambda value: _subnet_len(value, network), min(by_default, 30))
     vni, port = get("overlay_vni", number(1, 2**24 - 1), 1), get("overlay_port", number(1, 65535), 8472)
     bridge = get("overlay_bridge", interface_name, "cni0")
     tunnel = get("overlay_tunnel", interface_name, f"flannel.{vni}" if backend == "vxlan" else "flannel.ipip")
@@ -225,16 +227,17 @@ def _settings(group: str, variables: Mapping[str, Mapping[str, Any]], mistakes: 
 def _common(name: str, default: Any, variables: Mapping[str, Mapping[str, Any]], mistakes: list[str]) -> Any:
     """A group variable's value, which most hosts have; the others are mistaken."""
     said = {host: own.get(name, default) for host, own in variables.items()}
-    count = Counter(map(repr, said.values()))
-    common = count.most_common(1)[0][0]
+    count = Counter(map(_plain, said.values()))
+    most = count.most_common(1)[0][0]
+    common = next(value for value in said.values() if _plain(value) == most)
     if len(count) > 1:
-        differs = "is not set on the others" if common == "None" else f"differs from {common}, which the others have"
+        differs = "is not set on the others" if common is None else f"differs from {common!r}, which the others have"
         mistakes += [
             f"{host}: {name}: {value!r} {differs}; set it for the whole group"
             for host, value in said.items()
-            if repr(value) != common
+            if _plain(value) != most
         ]
-    return next(value for value in said.values() if repr(value) == common)
+    return common
 
 
 def _node(host: str, values: Mapping[str, Any], mistakes: list[str]) -> Node:
@@ -365,10 +368,10 @@ def _value(where: str, name: str, raw: Any, reader: Callable[[Any], T], mistakes
 def _network(value: Any, backend: str | None) -> Network:
     network = ipaddress.ip_network(str(value))
     if isinstance(network, ipaddress.IPv6Network):
-        why = "ipip can not carry" if backend == "ipip" else "is not served yet"
+        why = "ipip cannot carry" if backend == "ipip" else "is not served yet"
         raise ValueError(f"{network} is IPv6, which {why}; choose an IPv4 network")
     if network.is_multicast or network.is_loopback or network.is_link_local or network.prefixlen not in range(4, 31):
-        raise ValueError(f"{network} can not be a pod network; choose a private one such as 10.244.0.0/16")
+        raise ValueError(f"{network} cannot be a pod network; choose a private one such as 10.244.0.0/16")
     return network
 
 
@@ -384,7 +387,7 @@ def _subnet_len(value: Any, network: Network) -> int:
 def _usable(value: Any) -> str:
     address = ipaddress.IPv4Address(ipv4(value))
     if address.is_loopback or address.is_multicast or address.is_unspecified:
-        raise ValueError(f"{address} can not be reached by other hosts; choose the host's address on the underlay")
+        raise ValueError(f"{address} cannot be reached by other hosts; choose the host's address on the underlay")
     return str(address)
 
 
@@ -542,7 +545,7 @@ def _exhausted(who: str, settings: Settings, nodes: int) -> str:
     room = 1 << settings.subnet_len - settings.network.prefixlen
     return (
         f"{who}: overlay_network: {settings.network} is too small: it has {room} subnets of overlay_subnet_len {settings.subnet_len} "
-        f"for {nodes} nodes; choose a larger network or longer subnets"
+        f"for {nodes} nodes; choose a larger network, or a larger overlay_subnet_len (smaller subnets)"
     )
 
 

@@ -321,13 +321,13 @@ def test_a_mistake_of_a_host_names_host_variable_and_value(own: dict[str, Any], 
     [
         (
             {"overlay_network": "fd00::/64"},
-            "overlay: overlay_network: fd00::/64 is IPv6, which ipip can not carry; choose an IPv4 network",
+            "overlay: overlay_network: fd00::/64 is IPv6, which ipip cannot carry; choose an IPv4 network",
         ),
         (
             {"overlay_network": "10.244.0.0/23", "overlay_subnet_len": 24},
             (
                 "overlay: overlay_network: 10.244.0.0/23 is too small: it has 2 subnets of "
-                "overlay_subnet_len 24 for 3 nodes; choose a larger network or longer subnets"
+                "overlay_subnet_len 24 for 3 nodes; choose a larger network, or a larger overlay_subnet_len (smaller subnets)"
             ),
         ),
         ({"overlay_backend": "udp"}, "overlay: overlay_backend: 'udp' is none of ipip, vxlan, host-gw"),
@@ -353,6 +353,21 @@ def test_a_mistake_of_a_host_names_host_variable_and_value(own: dict[str, Any], 
 )
 def test_a_mistake_of_the_group_names_variable_and_value(group: dict[str, Any], line: str) -> None:
     assert list(_plan.judge(_plan.read("overlay", fleet.variables(3, **group)), None)) == [line]
+
+
+@pytest.mark.parametrize(("network", "length"), [("10.244.0.0/29", 31), ("10.244.0.0/30", 32)])
+def test_a_small_network_needs_a_subnet_len(network: str, length: int) -> None:
+    said = f"overlay: overlay_subnet_len (not set): {length} does not fit: a subnet of {network} has "
+    lines = list(_plan.judge(_plan.read("overlay", fleet.variables(1, overlay_network=network)), None))
+    assert [line.startswith(said) for line in lines if "overlay_pods" not in line] == [True]
+    own = {"node1": {"overlay_public_ip": "172.16.0.1", "overlay_network": network, "overlay_subnet_len": 30}}
+    assert subnets(planned(own)) == {"node1": "10.244.0.0/30"}
+
+
+def test_a_value_may_be_written_in_several_ways() -> None:
+    variables = fleet.variables(3, overlay_subnet_len=24, overlay_direct_routing=True)
+    variables = changed(variables, "node2", overlay_subnet_len="24", overlay_direct_routing="true")
+    assert planned(variables).documents["node2"]["peers"]["direct_routing"] is True
 
 
 LINK = {"name": "flannel.ipip", "owner": ""}
