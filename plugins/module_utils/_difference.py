@@ -177,7 +177,15 @@ def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> 
     }
     links |= {item.key for item in surplus if isinstance(item, Link) and _endpoint(item) in tunnels}
     links |= {_peer(observed[key]) for key in links} & set(observed)
-    gone = [item for key, item in observed.items() if key in links or _device(item) in links]
+    # neigh_changeaddr (net/core/neighbour.c): a new MAC takes the device's neighbours, permanent ones too.
+    bare = links | {
+        key for key, item in observed.items() if isinstance(item, Link) and _new_mac(desired.get(key), item)
+    }
+    gone = [
+        item
+        for key, item in observed.items()
+        if key in links or _device(item) in (bare if isinstance(item, Neighbour) else links)
+    ]
     wanted: dict[Key, list[Address]] = {}
     for item in desired.values():
         if isinstance(item, Address) and item.key not in observed:
@@ -189,6 +197,10 @@ def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> 
     ]
     freed = [Operation(item, None) for item in gone]
     return sorted(freed, key=_creation_rank, reverse=True)
+
+
+def _new_mac(wanted: Object | None, present: Link) -> bool:
+    return isinstance(wanted, Link) and wanted.address not in (None, present.address)
 
 
 def _needs_recreation(wanted: Object | None, present: Link) -> bool:

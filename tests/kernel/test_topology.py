@@ -188,6 +188,24 @@ def test_a_refused_change_undoes_those_before_it(underlay: Host) -> None:
     assert everything(underlay) == before
 
 
+def test_a_node_that_gets_another_subnet_keeps_the_way_to_its_peers(underlay: Host, twice: Twice) -> None:
+    """A new MAC takes the device's permanent neighbours along."""
+    underlay.module("topology", document=node(), peers=PEERS)
+    bridge, pair, tunnel = node()["links"]
+    renumbered = node(
+        links=[
+            {**bridge, "address": "0a:58:0a:f4:09:01", "addresses": ["10.244.9.1/24"]},
+            {**pair, "peer": {**pair["peer"], "addresses": ["10.244.9.2/24"]}},
+            {**tunnel, "address": "0e:58:0a:f4:09:00", "addresses": ["10.244.9.0/32"]},
+        ],
+        routes=[{"dst": "default", "via": "10.244.9.1", "dev": "eth0", "namespace": "web"}],
+        peers={**node()["peers"], "subnet": "10.244.9.0/24"},
+    )
+    twice("topology", document=renumbered, peers={**PEERS, "10.244.9.0/24": "198.51.100.11"})
+    neighbours = {item["dst"] for item in underlay.json("ip -j neigh show dev flannel.1 nud permanent")}
+    assert neighbours == {"10.244.0.0", "10.244.1.0", "10.244.2.0"}
+
+
 def test_all_mistakes_of_a_document_are_told_at_once(host: Host) -> None:
     document = {
         "links": [
