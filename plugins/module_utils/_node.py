@@ -24,11 +24,14 @@ from . import _netns
 
 VERSION = 1  # of what read() returns
 PYROUTE2_MINIMUM = (0, 7, 2)
+
+# The engine's words, said again: importing its files would double the time that this first task takes on a host.
 OWNER = "podnet.overlay:"  # before the document's name, in the alias of what it owns
 OWN_PROTOCOLS = ("244", "podnet")  # of the routes that are ours, as number or by the name in PROTOCOL_FILE
 OWN_TABLE = "podnet_overlay"
 
 STATE_FOLDER = "/var/lib/podnet-overlay"
+STATE_VERSION = 1
 BOOT_FILE = "/etc/modules-load.d/podnet-overlay.conf"
 PROTOCOL_FILE = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
 
@@ -68,7 +71,7 @@ def read(
     elsewhere = None if pyroute2 else _pyroute2_of_distribution()
     nft, chains = _nft(run)
     boot = _text(BOOT_FILE)
-    carried, torn = _saved_state(name)
+    carried, damage = _saved_state(name)
 
     return {
         "version": VERSION,
@@ -88,7 +91,8 @@ def read(
         "backends": {"host-gw": True, **{kind: usable(kernel[kind]) for kind in TUNNELS}},
         "missing": missing(
             kernel={module: state for module, state in kernel.items() if module not in TUNNELS or module == backend},
-            extra_kernel_package=family == "RedHat" or "ubuntu" in os_release.lower(),
+            extra_kernel_package=_module_tree(uname.release) is not None
+            and (family == "RedHat" or "ubuntu" in os_release.lower()),
             pyroute2=pyroute2 or elsewhere,
             nft=nft,
             boot=boot,
@@ -106,7 +110,7 @@ def read(
             rp_filter=_text("/proc/sys/net/ipv4/conf/all/rp_filter").strip(),
             capable=not privileged or _has_net_admin(_text("/proc/self/status")),
             elsewhere=elsewhere,
-            torn=torn,
+            damage=damage,
         ),
     }
 
@@ -283,7 +287,7 @@ def missing(
         items += [f"kernel:{module}" for module, state in kernel.items() if state == "absent"]
     items += [f"module:{module}" for module, state in kernel.items() if state == "available"]
     at_boot = [module for module, state in kernel.items() if state in ("available", "loaded")]
-    if not {*at_boot} <= {*boot.split()}:
+    if not {*at_boot} <= {line for line in boot.split("\n") if not line.startswith("#")}:
         items += [f"boot:{module}" for module in at_boot]  # all of them: the file is written whole
     if not protocol_file:
         items.append("file:rt_protos")
@@ -309,13 +313,13 @@ def obstacles(
     rp_filter: str,
     capable: bool,
     elsewhere: str | None,
-    torn: str,
+    damage: str,
 ) -> list[Facts]:
-    """What may stand in the overlay's way, why, and the remedy. For the reader: nothing is decided by it."""
+    """What may stand in the overlay's way, why, and the remedy. Where it is fatal, no task on the host can work."""
     found = []
 
-    def tell(what: str, why: str, remedy: str) -> None:
-        found.append({"what": what, "why": why, "remedy": remedy})
+    def tell(what: str, why: str, remedy: str, *, fatal: bool = False) -> None:
+        found.append({"what": what, "why": why, "remedy": remedy, "fatal": fatal})
 
     for chain in chains:
         if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("table") != OWN_TABLE:
@@ -341,6 +345,7 @@ def obstacles(
             "root here lacks CAP_NET_ADMIN",
             "links and routes cannot be made",
             "a container needs --privileged or --cap-add NET_ADMIN,SYS_ADMIN",
+            fatal=True,
         )
     if elsewhere:
         tell(
@@ -348,8 +353,13 @@ def obstacles(
             "each module starts a second time under the distribution's Python, about a second",
             "ansible_python_interpreter: /usr/bin/python3",
         )
-    if torn:
-        tell(torn, "what the host carries is read from its links instead", "run the overlay: it writes the file anew")
+    if damage:
+        tell(
+            damage,
+            "nobody knows what the overlay has changed on the host",
+            "restore it, or remove it to start from the kernel's state",
+            fatal=True,
+        )
     return found
 
 
@@ -452,8 +462,12 @@ def _version_beside(folder: str) -> str:
     return "unknown"
 
 
+def _module_tree(release: str) -> str | None:
+    return next((p for p in (f"/lib/modules/{release}", f"/usr/lib/modules/{release}") if os.path.isdir(p)), None)
+
+
 def _kernel_modules(run: Run, release: str, modules: tuple[str, ...], privileged: bool) -> dict[str, str]:
-    tree = next((p for p in (f"/lib/modules/{release}", f"/usr/lib/modules/{release}") if os.path.isdir(p)), None)
+    tree = _module_tree(release)
     loaded = [module for module in modules if os.path.isdir(f"/sys/module/{module}")]
     if tree is not None:
         return module_states(modules, loaded, _text(f"{tree}/modules.builtin"), _text(f"{tree}/modules.dep"))
@@ -499,16 +513,16 @@ def _namespaces(wanted: list[str] | None) -> list[Facts]:
 def _saved_state(name: str) -> tuple[Facts | None, str]:
     """What the document's saved state says that the host carries and, if that cannot be read, what is wrong with it."""
     path = f"{STATE_FOLDER}/{name}.json"
-    text = _text(path)
-    if not text:
-        return None, ""
     try:
-        state = json.loads(text)
-    except ValueError as e:
-        return None, f"{path} is torn: {e}"
-    if not isinstance(state, dict) or state.get("version") != 1:
-        return None, f"{path} is not of version 1"
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+    except (FileNotFoundError, PermissionError):
+        return None, ""
+    except (OSError, ValueError) as e:
+        return None, f"the saved state {path} is torn ({e})"
+    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+        return None, f"the saved state {path} is not of version {STATE_VERSION}, the one that this release knows"
     try:
         return carried_by_state(state), ""
     except (AttributeError, LookupError, TypeError, ValueError) as e:
-        return None, f"{path} is damaged: {e}"
+        return None, f"the saved state {path} is damaged ({e})"

@@ -215,7 +215,7 @@ resolv_conf:
   returned: success
   sample: "nameserver 198.51.100.53\nsearch example.com\n"
 obstacles:
-  description: What may keep packets from passing, for the reader.
+  description: What may keep packets from passing, or tasks on the host from working.
   type: list
   elements: dict
   returned: success
@@ -229,10 +229,14 @@ obstacles:
     remedy:
       description: What to do about it.
       type: str
+    fatal:
+      description: Whether no task can bring the overlay to the host before that is done.
+      type: bool
   sample:
     - what: nft chain ip filter FORWARD has policy drop
       why: packets to and from pods are forwarded, and an accept in another table does not help
       remedy: "accept the overlay's network there (ufw: DEFAULT_FORWARD_POLICY, firewalld: a zone with forward)"
+      fatal: false
 """
 
 import ipaddress

@@ -56,7 +56,9 @@ def test_a_torn_state_file_is_told_and_survived(host: Host) -> None:
     save(host, '{"version": 1, "docu')
     node = host.module("node_info")
     assert node["carries"] is None
-    assert any("overlay.json is torn" in obstacle["what"] for obstacle in node["obstacles"])
+    assert [("overlay.json is torn" in obstacle["what"], obstacle["fatal"]) for obstacle in node["obstacles"]] == [
+        (True, True)
+    ]
 
 
 def test_a_forward_policy_of_drop_is_told(host: Host) -> None:

@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _node
+from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _kernel, _model, _node
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -190,10 +190,31 @@ def test_each_thing_that_is_lacking_is_named() -> None:
     assert missing(pyroute2="0.6.9") == ["pyroute2"]
     assert missing(pyroute2="unknown") == []
     assert missing(kernel={"bridge": "loaded", "ipip": "available"}) == ["module:ipip"]
-    assert missing(boot="# ipip\nbridge\n") == []  # a comment counts as much: the file is the role's own
+    assert missing(boot="# loaded: ipip\nbridge\n") == ["boot:bridge", "boot:ipip"]
     assert missing(boot="bridge\n") == ["boot:bridge", "boot:ipip"]
     assert missing(kernel={"ipip": "absent"}) == []
     assert missing(kernel={"ipip": "absent"}, extra_kernel_package=True) == ["kernel:ipip"]
+
+
+def test_the_words_are_the_engines() -> None:
+    """They are not imported, since the first task on a host is to be quick."""
+    assert _node.OWNER == _model.ALIAS_PREFIX
+    assert _node.OWN_PROTOCOLS[0] == str(_model.OVERLAY_PROTOCOL)
+    assert _model.ROUTE_PROTOCOLS[_node.OWN_PROTOCOLS[1]] == _model.OVERLAY_PROTOCOL
+    assert _node.OWN_TABLE == _kernel.FIREWALL_TABLE
+    assert (_node.STATE_FOLDER, _node.STATE_VERSION) == (_engine.STATE_FOLDER, _engine.STATE_VERSION)
+
+
+@pytest.mark.parametrize("text", ['{"version": 1, "docu', '{"version": 2, "document": {}}', "[]", ""])
+def test_a_saved_state_that_cannot_be_read_is_fatal(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_node, "STATE_FOLDER", str(tmp_path))
+    assert _node._saved_state("overlay") == (None, "")
+    (tmp_path / "overlay.json").write_text(text)
+    carried, damage = _node._saved_state("overlay")
+    assert carried is None
+    assert damage.startswith(f"the saved state {tmp_path}/overlay.json is ")
+    (told,) = _node.obstacles([], legacy="", rp_filter="0", capable=True, elsewhere=None, damage=damage)
+    assert (told["fatal"], told["remedy"].split(",")[0]) == (True, "restore it")
 
 
 def test_what_the_role_loaded_is_read_back() -> None:
@@ -202,7 +223,7 @@ def test_what_the_role_loaded_is_read_back() -> None:
 
 
 def obstacles(**changes: object) -> list[str]:
-    none = {"chains": [], "legacy": "", "rp_filter": "0", "capable": True, "elsewhere": None, "torn": ""}
+    none = {"chains": [], "legacy": "", "rp_filter": "0", "capable": True, "elsewhere": None, "damage": ""}
     return [item["what"] for item in _node.obstacles(**{**none, **changes})]  # type: ignore[arg-type]
 
 
@@ -220,4 +241,4 @@ def test_a_forward_policy_of_drop_is_an_obstacle_unless_it_is_our_own() -> None:
 
 def test_other_obstacles_are_told_with_a_remedy() -> None:
     assert obstacles() == []
-    assert len(obstacles(rp_filter="1", capable=False, elsewhere="0.7.2", torn="x.json is torn")) == 4
+    assert len(obstacles(rp_filter="1", capable=False, elsewhere="0.7.2", damage="x.json is torn")) == 4
