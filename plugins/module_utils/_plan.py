@@ -36,6 +36,8 @@ LOWEST_MTU = 576
 ALL_PAIRS = 2500
 """Up to this many pairs of pods are all probed; beyond, each pod probes ``SAMPLE`` others."""
 SAMPLE = 8
+MOST_OBSTACLES = 20
+"""Warned of in one run; a fleet's hosts mostly have the same ones, which are one."""
 GROUP_DEFAULTS: dict[str, Any] = {
     "overlay_network": "10.244.0.0/16",
     "overlay_subnet_len": None,
@@ -50,8 +52,15 @@ GROUP_DEFAULTS: dict[str, Any] = {
     "overlay_leases_file": None,
 }
 """Variables that must be the same on every node."""
-HOST_VARIABLES = ("overlay_public_ip", "overlay_interface", "overlay_subnet", "overlay_pods", "overlay_pod_nameservers")
-OTHER_VARIABLES = ("overlay_install", "overlay_forget")
+HOST_VARIABLES = (
+    "overlay_public_ip",
+    "overlay_interface",
+    "overlay_subnet",
+    "overlay_pods",
+    "overlay_pod_nameservers",
+    "overlay_install",
+)
+OTHER_VARIABLES = ("overlay_forget",)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Node:
     pods: tuple[Pod, ...] = ()
     nameservers: tuple[str, ...] = ()
     ansible_host: str = ""
+    install: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,10 @@ class Facts:
     routes: tuple[Mapping[str, Any], ...] = ()
     carries: Mapping[str, Any] | None = None
     resolv_conf: str = ""
+    os_family: str = ""
+    python: str = ""
+    missing: tuple[str, ...] = ()
+    obstacles: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Facts:
@@ -152,6 +166,10 @@ class Facts:
             tuple(result["routes"]),
             result.get("carries"),
             result.get("resolv_conf") or "",
+            result["os_family"],
+            result["python"],
+            tuple(result["missing"]),
+            tuple(result["obstacles"]),
         )
 
 
@@ -253,6 +271,7 @@ def _node(host: str, values: Mapping[str, Any], mistakes: list[str]) -> Node:
         tuple(_pods(host, values.get("overlay_pods"), mistakes)),
         get("overlay_pod_nameservers", _addresses) or (),
         str(values.get("ansible_host") or host),
+        get("overlay_install", _truth) is not False,
     )
 
 
@@ -441,7 +460,25 @@ def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
         mistakes.append(_exhausted(inventory.group, settings, len(inventory.nodes)))
     for name, subnet in subnets.items():
         _pod_addresses(inventory.nodes[name], subnet, _lease_of(name, known), None, mistakes)
+    for name in waiting:
+        mistakes += _pods_of_no_subnet_yet(inventory.nodes[name], settings)
     yield from mistakes
+
+
+def _pods_of_no_subnet_yet(node: Node, settings: Settings) -> Iterator[str]:
+    """What is wrong with a node's pods, whichever subnet it gets."""
+    room = (1 << 32 - settings.subnet_len) - 3
+    if len(node.pods) > room:
+        yield (
+            f"{node.name}: overlay_pods: {len(node.pods)} pods do not fit into a subnet of overlay_subnet_len "
+            f"{settings.subnet_len}, which holds {room}; choose fewer"
+        )
+    for pod in node.pods:
+        if pod.address and ipaddress.IPv4Address(pod.address) not in settings.network:
+            yield (
+                f"{node.name}: overlay_pods: {pod.name}: {pod.address} is outside overlay_network {settings.network}; "
+                "choose another"
+            )
 
 
 def _underlay_inside(nodes: Mapping[str, Node], network: Network) -> Iterator[str]:
@@ -642,7 +679,14 @@ def _host_mistakes(
     """What is wrong with a host that answered, without its name."""
     if not facts.privileged:
         yield "ansible_become: the tasks do not run as root; use --become, or set ansible_become: true"
-    if facts.backends.get(settings.backend) is False:
+    yield from (_obstacle(item) for item in facts.obstacles if item["fatal"])
+    lacks = _lacks(facts)
+    if lacks and not node.install:
+        yield (
+            f"overlay_install: the host lacks {', '.join(lacks)} (for its interpreter {facts.python}); "
+            "install that, or set overlay_install: true"
+        )
+    if facts.backends.get(settings.backend) is False and f"kernel:{settings.backend}" not in facts.missing:
         able = ", ".join(name for name in BACKENDS if facts.backends.get(name)) or "none"
         yield f"overlay_backend: the host's kernel {facts.kernel} has no {settings.backend}; what it can do: {able}"
     ours = [name for name in (settings.bridge, settings.tunnel) if name]
@@ -665,12 +709,25 @@ def _host_mistakes(
                 "choose another network"
             )
     for route in facts.routes:
-        if route["dst"] in subnets and not route.get("metric") and route.get("dev") not in facts.links.keys() - foreign:
+        own = route.get("protocol") == "kernel" and route.get("dev") in facts.links.keys() - foreign
+        if route["dst"] in subnets and not route.get("metric") and not own:
             via = f" via {route['via']}" if route.get("via") else ""
             yield (
                 f"overlay_network: the host has a route to {route['dst']}{via} dev {route.get('dev')} proto {route.get('protocol')}, "
                 f"where {subnets[route['dst']]} belongs; remove it"
             )
+
+
+def _lacks(facts: Facts) -> list[str]:
+    """The packages that the role node would install."""
+    pyroute2 = "python-pyroute2" if facts.os_family == "Archlinux" else "python3-pyroute2"
+    packages = [pyroute2 if item == "pyroute2" else item for item in facts.missing if ":" not in item]
+    kernel = [item.partition(":")[2] for item in facts.missing if item.startswith("kernel:")]
+    return packages + [f"the extra package of kernel {facts.kernel} with {', '.join(kernel)}"] * bool(kernel)
+
+
+def _obstacle(item: Mapping[str, Any]) -> str:
+    return f"{item['what']:.300}; {item['remedy']:.300}"
 
 
 def _of(owner: str) -> str:
@@ -789,6 +846,7 @@ def plan(
         raise Mistakes(list(dict.fromkeys(mistakes)))
 
     warnings += _uneven(new)
+    warnings += _obstacles({name: facts[name] for name in underlays})
     peers = {str(lease.subnet): lease.public_ip for lease in new.values()}
     return Plan(
         Leases(settings.network, new, _removed(gone, known, new)),
@@ -859,8 +917,18 @@ def _uneven(leases: Mapping[str, Lease]) -> Iterator[str]:
         yield f"the nodes' MTUs differ, and large packets to {_some(low)} will be lost or cut up; set overlay_mtu to {least} for the group"
 
 
+def _obstacles(facts: Mapping[str, Facts]) -> Iterator[str]:
+    hosts: dict[str, list[str]] = {}
+    for name, its in facts.items():
+        for item in its.obstacles:
+            hosts.setdefault(_obstacle(item), []).append(name)
+    yield from (f"{_some(names, 2)}: {text}" for text, names in islice(hosts.items(), MOST_OBSTACLES))
+    if len(hosts) > MOST_OBSTACLES:
+        yield f"{len(hosts) - MOST_OBSTACLES} other obstacles are in the hosts' podnet_node.obstacles"
+
+
 def _some(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f" and {len(names) - most} others" if len(names) > most else ""
     return ", ".join(islice(names, most)) + more
 
 

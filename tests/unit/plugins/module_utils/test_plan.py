@@ -306,6 +306,14 @@ def test_a_misspelt_variable_is_warned_of() -> None:
             "node2: overlay_pods: web: 10.244.9.1 is the gateway's; choose another of 10.244.9.0/24",
         ),
         (
+            {"overlay_pods": [{"name": "web", "address": "10.9.0.2"}]},
+            "node2: overlay_pods: web: 10.9.0.2 is outside overlay_network 10.244.0.0/16; choose another",
+        ),
+        (
+            {"overlay_pods": [{"name": f"pod{number}"} for number in range(254)]},
+            "node2: overlay_pods: 254 pods do not fit into a subnet of overlay_subnet_len 24, which holds 253; choose fewer",
+        ),
+        (
             {"overlay_subnet": "10.244.9.0/24", "overlay_pods": [{"name": "web", "address": "10.244.8.2"}]},
             "node2: overlay_pods: web: 10.244.8.2 is outside the node's subnet; choose another of 10.244.9.0/24",
         ),
@@ -387,6 +395,40 @@ LINK = {"name": "flannel.ipip", "owner": ""}
             "node2: overlay_backend: the host's kernel 6.1.0 has no ipip; what it can do: vxlan, host-gw",
         ),
         (
+            {"backends": {"ipip": False, "vxlan": True, "host-gw": True}, "missing": ["kernel:ipip"]},
+            {"overlay_install": False},
+            (
+                "node2: overlay_install: the host lacks the extra package of kernel 6.1.0 with ipip "
+                "(for its interpreter /usr/bin/python3); install that, or set overlay_install: true"
+            ),
+        ),
+        (
+            {"missing": ["pyroute2", "nftables", "module:ipip"]},
+            {"overlay_install": False},
+            (
+                "node2: overlay_install: the host lacks python3-pyroute2, nftables "
+                "(for its interpreter /usr/bin/python3); install that, or set overlay_install: true"
+            ),
+        ),
+        (
+            {"obstacles": [{"what": "the saved state x is torn", "why": "", "remedy": "restore it", "fatal": True}]},
+            {},
+            "node2: the saved state x is torn; restore it",
+        ),
+        (
+            {
+                "links": [{"name": "flannel.ipip", "owner": "overlay"}],
+                "routes": [
+                    {"dst": "10.244.0.0/24", "via": None, "dev": "flannel.ipip", "protocol": "static", "metric": 0}
+                ],
+            },
+            {},
+            (
+                "node2: overlay_network: the host has a route to 10.244.0.0/24 dev flannel.ipip proto static, "
+                "where node1 belongs; remove it"
+            ),
+        ),
+        (
             {"links": [LINK]},
             {},
             (
@@ -450,6 +492,29 @@ def test_a_mistake_of_a_host_is_found_before_any_is_changed(
 ) -> None:
     facts = {**fleet.facts(3), "node2": _plan.Facts.of(fleet.answer(2, **answer))}
     assert line in mistakes(fleet.variables(3, **group), facts=facts)
+
+
+def test_what_the_role_may_install_is_no_mistake() -> None:
+    lacking = ["pyroute2", "nftables", "kernel:ipip"]
+    planned(fleet.variables(2), facts=fleet.facts(2, backends={"ipip": False}, missing=lacking))
+
+
+def test_obstacles_of_a_thousand_hosts_are_a_few_warnings() -> None:
+    strict = {"what": "strict", "why": "x", "remedy": "loosen", "fatal": False}
+    plan = planned(fleet.variables(1000), facts=fleet.facts(1000, obstacles=[strict]))
+    assert plan.warnings == ("node1, node2 and 998 others: strict; loosen",)
+    each = {
+        f"node{number}": _plan.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": "x" * 999 + str(number)}]))
+        for number in range(1, 31)
+    }
+    assert max(map(len, planned(fleet.variables(30), facts=each).warnings)) < 400
+    each = {
+        f"node{number}": _plan.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": f"chain{number}"}]))
+        for number in range(1, 31)
+    }
+    warnings = planned(fleet.variables(30), facts=each).warnings
+    assert warnings[0] == "node1: chain1; loosen"
+    assert warnings[20:] == ("10 other obstacles are in the hosts' podnet_node.obstacles",)
 
 
 def test_the_overlays_own_things_are_not_in_the_way() -> None:
