@@ -681,11 +681,11 @@ def _host_mistakes(
         yield "ansible_become: the tasks do not run as root; use --become, or set ansible_become: true"
     yield from (_obstacle(item) for item in facts.obstacles if item["fatal"])
     lacks = _lacks(facts)
-    if lacks and not node.install:
-        yield (
-            f"overlay_install: the host lacks {', '.join(lacks)} (for its interpreter {facts.python}); "
-            "install that, or set overlay_install: true"
+    if lacks and not (node.install and facts.os_family):
+        remedy = (
+            ", or set overlay_install: true" if facts.os_family else " by hand, since its distribution is not known"
         )
+        yield f"overlay_install: the host lacks {', '.join(lacks)} (for its interpreter {facts.python}); install that{remedy}"
     if facts.backends.get(settings.backend) is False and f"kernel:{settings.backend}" not in facts.missing:
         able = ", ".join(name for name in BACKENDS if facts.backends.get(name)) or "none"
         yield f"overlay_backend: the host's kernel {facts.kernel} has no {settings.backend}; what it can do: {able}"

@@ -28,7 +28,11 @@ def answer(number: int, **more: Any) -> dict[str, Any]:
         "version": 1,
         "hostname": f"node{number}",
         "kernel": "6.1.0",
+        "os_family": "Debian",
         "privileged": True,
+        "python": "/usr/bin/python3",
+        "missing": [],
+        "obstacles": [],
         "addresses": [
             {"interface": "lo", "address": "127.0.0.1/8", "mtu": 65536},
             {"interface": "eth1", "address": f"{address(number)}/12", "mtu": 1500},

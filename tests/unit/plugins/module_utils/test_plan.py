@@ -499,9 +499,14 @@ def test_what_the_role_may_install_is_no_mistake() -> None:
     planned(fleet.variables(2), facts=fleet.facts(2, backends={"ipip": False}, missing=lacking))
 
 
+def test_packages_of_an_unknown_distribution_have_to_be_there() -> None:
+    facts = fleet.facts(1, missing=["nftables"], os_family="")
+    assert "node1: overlay_install: the host lacks nftables " in mistakes(fleet.variables(1), facts=facts)[0]
+
+
 def test_obstacles_of_a_thousand_hosts_are_a_few_warnings() -> None:
     strict = {"what": "strict", "why": "x", "remedy": "loosen", "fatal": False}
-    plan = planned(fleet.variables(1000), facts=fleet.facts(1000, obstacles=[strict]))
+    plan = planned(fleet.variables(1000, overlay_network="10.0.0.0/8"), facts=fleet.facts(1000, obstacles=[strict]))
     assert plan.warnings == ("node1, node2 and 998 others: strict; loosen",)
     each = {
         f"node{number}": _plan.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": "x" * 999 + str(number)}]))
