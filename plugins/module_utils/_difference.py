@@ -37,6 +37,7 @@ from ._model import (
     Veth,
     Vxlan,
     describe,
+    interface_of,
     protocol_name,
 )
 
@@ -123,14 +124,19 @@ def difference(
             after = wanted
         if after != present:
             changes.append(Operation(present, after))
-    last = [_deletion(item, restored or {}) for item in surplus if item.key in remaining]
+    last = [
+        Operation(item, (restored or {}).get(item.key))
+        for item in surplus
+        if item.key in remaining and (restored or {}).get(item.key) != item
+    ]
     return first + sorted(changes, key=_creation_rank) + sorted(last, key=_creation_rank, reverse=True)
 
 
 def merge(wanted: Object, present: Object) -> Object:
     """*wanted* with what it leaves open (None) filled in from *present*."""
-    if isinstance(wanted, Route) and isinstance(present, Route) and not wanted.dev:
-        return wanted._replace(dev=present.dev)
+    if isinstance(wanted, Route) and isinstance(present, Route):
+        same_way = not wanted.dev and (wanted.via, wanted.type) == (present.via, present.type)
+        return wanted._replace(dev=present.dev) if same_way else wanted
     if not isinstance(wanted, Link) or not isinstance(present, Link):
         return wanted
     fields: dict[str, Any] = {
@@ -154,19 +160,18 @@ def _fill(wanted: Any, present: Any) -> Any:
     return wanted
 
 
-def _creation_rank(operation: Operation) -> int:
-    return CREATION_ORDER.index(type(operation.item))
-
-
-def _deletion(item: Object, restored: Mapping[Key, Object]) -> Operation:
-    return Operation(item, restored.get(item.key))
+def _creation_rank(operation: Operation) -> float:
+    rank = CREATION_ORDER.index(type(operation.item))
+    if isinstance(operation.item, Sysctl) and interface_of(operation.item.name):
+        return CREATION_ORDER.index(Link) + 0.5
+    return rank
 
 
 # ------------------------------------------------------------------------------------------------ what must go first
 
 
 def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> list[Operation]:
-    """Deletions that something new waits for: links that can only be made anew, and addresses and tunnels in their way."""
+    """What something new waits for: links that can only be made anew, and addresses and tunnels in their way."""
     links = {
         item.key
         for item in observed.values()
@@ -181,22 +186,54 @@ def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> 
     bare = links | {
         key for key, item in observed.items() if isinstance(item, Link) and _new_mac(desired.get(key), item)
     }
-    gone = [
-        item
+    gone = {
+        key: item
         for key, item in observed.items()
         if key in links or _device(item) in (bare if isinstance(item, Neighbour) else links)
+    }
+    for address in _addresses_in_the_way(desired, surplus):
+        gone.update(_taken_along(address, desired, observed))
+    ports = [
+        Operation(item, dataclasses.replace(item, master="", port=None))
+        for item in observed.values()
+        if isinstance(item, Link) and item.key not in gone and ("link", item.namespace, item.master) in links
     ]
-    wanted: dict[Key, list[Address]] = {}
+    freed = [Operation(item, None) for item in gone.values()]
+    return ports + sorted(freed, key=_creation_rank, reverse=True)
+
+
+def _addresses_in_the_way(desired: State, surplus: list[Object]) -> list[Address]:
+    """Surplus addresses whose device keeps another of their subnet, or none at all: see ``_taken_along``.
+
+    And those that are now a route's gateway or destination: of a node whose subnet another one gets.
+    """
+    routes = [item for item in desired.values() if isinstance(item, Route)]
+    elsewhere = {(item.namespace, where) for item in routes for where in (item.dst, item.via)}
+    kept: dict[Key, list[Address]] = {}
     for item in desired.values():
-        if isinstance(item, Address) and item.key not in observed:
-            wanted.setdefault(_device(item), []).append(item)
-    gone += [
+        if isinstance(item, Address):
+            kept.setdefault(_device(item), []).append(item)
+    return [
         item
         for item in surplus
-        if isinstance(item, Address) and item not in gone and _in_the_way(item, wanted.get(_device(item), ()))
+        if isinstance(item, Address)
+        and _device(item) in desired
+        and (
+            _device(item) not in kept
+            or any(_overlap(item, other) for other in kept[_device(item)])
+            or not elsewhere.isdisjoint((item.namespace, where) for where in _places(item))
+        )
     ]
-    freed = [Operation(item, None) for item in gone]
-    return sorted(freed, key=_creation_rank, reverse=True)
+
+
+def _taken_along(address: Address, desired: State, observed: State) -> dict[Key, Object]:
+    """*address* and what the kernel takes with it: the secondary addresses of its subnet, and with the last one the routes."""
+    taken: dict[Key, Object] = {address.key: address}
+    for key, item in observed.items():
+        there = key in desired and _device(item) == _device(address)
+        if there and (isinstance(item, Route) or (isinstance(item, Address) and _overlap(item, address))):
+            taken[key] = item
+    return taken
 
 
 def _new_mac(wanted: Object | None, present: Link) -> bool:
@@ -238,10 +275,15 @@ def _device(item: Object) -> Key:
     return ()
 
 
-def _in_the_way(old: Address, new: Iterable[Address]) -> bool:
-    """A primary address takes the secondary ones of its subnet with it when it goes, so it must go before they come."""
-    network = ipaddress.IPv4Interface(old.address).network
-    return any(network.overlaps(ipaddress.IPv4Interface(item.address).network) for item in new)
+def _places(address: Address) -> tuple[str, str]:
+    """The destination of the route that the kernel makes of an address, and the address itself."""
+    interface = ipaddress.IPv4Interface(address.address)
+    return str(interface.network), str(interface.ip)
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    first, second = (ipaddress.IPv4Interface(item.address).network for item in (one, other))
+    return first.overlaps(second)
 
 
 # ------------------------------------------------------------------------------------------------ conflicts
@@ -268,7 +310,9 @@ def conflicts(
     found: list[str] = []
     for key, wanted in desired.items():
         present = observed.get(key)
-        if present is not None and not owned(present) and _foreign(wanted, present, owner, adopt):
+        if present is None or owned(present) or _goes_with_its_address(present, desired, observed, owned):
+            continue
+        if _foreign(wanted, present, owner, adopt):
             reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, owner))
             found.append("%s is there already and not ours (%s): %s" % reasons)
     for wanted in absent:
@@ -277,6 +321,19 @@ def conflicts(
             reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, ""))
             found.append("%s is not what was named (%s): %s" % reasons)
     return found + _taken_endpoints(desired, observed, owned) + missing(desired, observed)
+
+
+def _goes_with_its_address(item: Object, desired: State, observed: State, owned: Callable[[Object], bool]) -> bool:
+    """Whether *item* is the kernel's own route of an address that is ours to delete."""
+    return (
+        isinstance(item, Route)
+        and any(
+            isinstance(other, Address) and _device(other) == _device(item) and _places(other)[0] == item.dst
+            for key, other in observed.items()
+            if key not in desired and owned(other)
+        )
+        and protocol_name(item.protocol) == "kernel"
+    )
 
 
 def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:

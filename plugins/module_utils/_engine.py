@@ -40,6 +40,8 @@ from ._model import (
     SysctlLine,
     Vxlan,
     describe,
+    document_name,
+    interface_of,
     of_type,
     parse,
     render,
@@ -70,15 +72,21 @@ class Result:
 
     @property
     def before(self) -> str:
-        return _lines(operation.before for operation in self.operations)
+        return _lines((operation.before, operation.after) for operation in self.operations)
 
     @property
     def after(self) -> str:
-        return _lines(operation.after for operation in self.operations)
+        return _lines((operation.after, operation.before) for operation in self.operations)
 
 
-def _lines(objects: Iterator[Object | None]) -> str:
-    return "".join(sorted(describe(item) + "\n" for item in objects if item is not None))
+def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
+    """A line for the first of each pair; where only the owner differs, it says that."""
+    lines = []
+    for item, other in pairs:
+        if item is not None:
+            same = other is not None and describe(item) == describe(other)
+            lines.append(describe(item) + (" of %s" % (getattr(item, "owner", "") or "nobody") if same else "") + "\n")
+    return "".join(sorted(lines))
 
 
 # ------------------------------------------------------------------------------------------------ saved state
@@ -91,10 +99,14 @@ class Saved:
     name: str
     document: Mapping[str, Any]
     before: tuple[Sysctl, ...] = ()
+    previous: tuple[Mapping[str, Any], ...] = ()
+    """Documents of runs that did not come to their end: what they made may still be there."""
 
     def desired(self) -> State:
+        """What the document desires, and what those before it did that may still be there."""
         try:
-            return desired_state(self.document, self.name)
+            states = [desired_state(item, self.name) for item in (*self.previous, self.document) if item]
+            return {key: item for state in states for key, item in state.items()}
         except Mistakes as error:
             where = "the saved state %s: " % _state_path(self.name)
             raise Mistakes([where + line for line in error.lines]) from None
@@ -111,7 +123,13 @@ class Saved:
         ]
         return (
             json.dumps(
-                {"version": STATE_VERSION, "name": self.name, "document": self.document, "before": before},
+                {
+                    "version": STATE_VERSION,
+                    "name": self.name,
+                    "document": self.document,
+                    "before": before,
+                    "previous": self.previous,
+                },
                 sort_keys=True,
             )
             + "\n"
@@ -124,7 +142,7 @@ def load(name: str) -> Saved | None:
     Raises:
         Mistakes: it cannot be read, or another release wrote it.
     """
-    path = _state_path(name)
+    path = _state_path(document_name(name))
     try:
         with open(path, encoding="utf-8") as file:
             raw = json.load(file)
@@ -145,7 +163,7 @@ def load(name: str) -> Saved | None:
         )
     try:
         before = tuple(_sysctl(item) for item in raw["before"])
-        return Saved(name, dict(raw["document"]), before)
+        return Saved(name, dict(raw["document"]), before, tuple(dict(item) for item in raw.get("previous", ())))
     except (KeyError, TypeError, ValueError):
         raise Mistakes(
             ["the saved state %s is damaged: restore it, or remove it to start from the kernel's state" % path]
@@ -162,14 +180,20 @@ def _state_path(name: str) -> str:
 
 
 def _save(saved: Saved | None, name: str) -> None:
+    """Write the saved state, or remove it. Raises Failed."""
     path = _state_path(name)
-    if saved is None:
+    try:
+        if saved is not None:
+            write_atomically(path, saved.as_json(), 0o600)
+            return
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         with contextlib.suppress(OSError):
             os.rmdir(STATE_FOLDER)
-    else:
-        write_atomically(path, saved.as_json(), 0o600)
+    except OSError as error:
+        raise Failed(
+            "cannot write %s (%s): make room or make it writable, and run again" % (path, error.strerror)
+        ) from error
 
 
 def saved_names() -> list[str]:
@@ -267,7 +291,7 @@ def converge(
             desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
         )
         if not check:
-            _carry_out(kernel, operations, owner, saved, document)
+            _carry_out(kernel, operations, owner, saved, document, desired)
         return Result(tuple(operations), pending)
 
 
@@ -277,22 +301,33 @@ def _carry_out(
     owner: str,
     saved: Saved | None,
     document: Mapping[str, Any] | None,
+    desired: State,
 ) -> None:
     """Save what undoing needs, change the kernel, and take it back if that fails."""
-    new = None
-    if owner:
-        new = Saved(owner, document if document is not None else {}, _before(operations, saved))
-        if new != saved and (operations or document is not None):
-            _save(new, owner)
+    if not owner:
+        _perform(kernel, operations)
+        return
+    before = _before(operations, saved)
+    done = Saved(owner, document or {}, tuple(item for item in before if item.key in desired))
+    if operations:
+        older = tuple(item for item in (saved.document, *saved.previous) if item != done.document) if saved else ()
+        _save(replace(done, before=before, previous=older), owner)
+        try:
+            _perform(kernel, operations)
+        except Failed:
+            _save(saved, owner)
+            raise
+    if document is None:
+        _save(None, owner)
+    elif operations or done != saved:
+        _save(done, owner)
+
+
+def _perform(kernel: Kernel, operations: Sequence[Operation]) -> None:
     try:
         kernel.perform(operations)
     except KernelError as error:
-        left = _undo(kernel, error.done)
-        if owner:
-            _save(saved, owner)
-        raise Failed(_failure_text(error, left)) from error
-    if owner and document is None:
-        _save(None, owner)
+        raise Failed(_failure_text(error, _undo(kernel, error.done))) from error
 
 
 def _undo(kernel: Kernel, done: Sequence[Operation]) -> list[str]:
@@ -319,7 +354,7 @@ def _failure_text(error: KernelError, left: list[str]) -> str:
 
 
 def _before(operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysctl, ...]:
-    """Each sysctl's value from before its first change; those that are restored are forgotten."""
+    """Each sysctl's value from before its first change."""
     kept = {item.key: item for item in (saved.before if saved else ())}
     for operation in operations:
         before = operation.before
@@ -335,7 +370,7 @@ def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, ab
     namespaces = {"", *_places(desired.values()), *_places(absent)}
     if owner:
         namespaces |= {name for name, holder in kernel.namespace_owners().items() if holder == owner}
-        namespaces |= _places(saved.desired().values()) if saved and saved.document else set()
+        namespaces |= _places(saved.desired().values()) if saved else set()
     entries = any(isinstance(item, (Neighbour, ForwardingEntry)) for item in (*desired.values(), *absent))
     firewall = bool(owner) or any(of_type(desired, Firewall))
     tables = {item.table for item in of_type(desired, Route)}
@@ -373,7 +408,9 @@ def _missing_sysctls(desired: State, observed: State) -> list[str]:
         "sysctl %s is not there%s: a misspelt name, or a missing link or kernel module"
         % (item.name, " in namespace %s" % item.namespace if item.namespace else "")
         for item in of_type(desired, Sysctl)
-        if item.key not in observed and not (item.namespace and ("namespace", item.namespace) not in observed)
+        if item.key not in observed
+        and not (item.namespace and ("namespace", item.namespace) not in observed)
+        and ("link", item.namespace, interface_of(item.name)) not in desired
     ]
 
 
@@ -390,7 +427,7 @@ def _claimed(wanted: State, observed: State) -> list[str]:
     found = []
     for name in saved_names():
         saved = load(name)
-        for key, item in (saved.desired() if saved and saved.document else {}).items():
+        for key, item in (saved.desired() if saved else {}).items():
             if isinstance(item, (Route, Sysctl)) and key in wanted and wanted[key] != observed.get(key):
                 found.append(
                     "%s belongs to the document %r: change it through that document, or tear that one down"
@@ -400,24 +437,35 @@ def _claimed(wanted: State, observed: State) -> list[str]:
 
 
 def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Object], bool]:
-    """Whether an observed object is the document's: by its mark in the kernel, and by no other document's claim."""
+    """Whether an observed object is the document's: by its mark in the kernel, and by no other document's claim.
+
+    Routes have one mark for all documents, and files have none. Those that the saved document names are its own; other
+    marked routes are too where their link is, or where no other document is on the host.
+    """
     links = {item.key for item in of_type(observed, Link) if owner and item.owner == owner}
     namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
     before = {item.key for item in (saved.before if saved else ())}
-    named = _routes_of(saved) if saved else set()
-    guarding = bool(saved and saved.document.get("firewall"))
-    claimed: set[Key] = set()
-    for name in saved_names():
-        other = load(name) if owner and name != owner else None
-        claimed |= _routes_of(other) if other else set()
+    named = saved.desired() if saved else {}
+    guarding = any(of_type(named, Firewall))
+    others = [load(name) for name in saved_names() if owner and name != owner]
+    claimed = {item.key for other in others if other for item in of_type(other.desired(), Route)}
+    alone = not others and not any(item.owner not in ("", owner) for item in of_type(observed, Link))
+
+    def owns_route(route: Route) -> bool:
+        if not owner or route.key in claimed:
+            return False
+        known = named.get(route.key)
+        if isinstance(known, Route) and known.protocol == route.protocol:
+            return True
+        return route.protocol == OVERLAY_PROTOCOL and (alone or ("link", route.namespace, route.dev) in links)
 
     def owned(item: Object) -> bool:
         if isinstance(item, Route):
-            return bool(owner) and item.key not in claimed and (item.protocol == OVERLAY_PROTOCOL or item.key in named)
+            return owns_route(item)
         if isinstance(item, (Address, Neighbour, ForwardingEntry)):
             return ("link", item.namespace, item.dev) in links
         if isinstance(item, NamespaceFile):
-            return item.namespace in namespaces
+            return item.namespace in namespaces and item.key in named
         if isinstance(item, Sysctl):
             return item.key in before
         if isinstance(item, Firewall) and not item.owner:
@@ -425,10 +473,6 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
         return bool(owner) and not isinstance(item, SysctlLine) and item.owner == owner
 
     return owned
-
-
-def _routes_of(saved: Saved) -> set[Key]:
-    return {item.key for item in of_type(saved.desired(), Route)} if saved.document else set()
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -443,7 +487,7 @@ def inventory(owner: str) -> dict[str, Any]:
             observed = {**observed, **kernel.observe(sorted({"", *_places(observed.values())}), entries=True)}
         owned = _ownership(owner, saved, observed)
         mine: State = {key: item for key, item in observed.items() if owned(item) and not isinstance(item, Sysctl)}
-        for wanted in of_type(saved.desired() if saved and saved.document else {}, Sysctl):
+        for wanted in of_type(saved.desired() if saved else {}, Sysctl):
             present = kernel.sysctl(wanted.namespace, wanted.name)
             mine.update({present.key: present} if present else {})
         for key in _references(mine) - set(mine):

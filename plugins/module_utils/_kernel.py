@@ -52,7 +52,6 @@ from ._model import (
     SysctlLine,
     Veth,
     Vxlan,
-    state_of,
     sysctl_name,
 )
 from ._netns import FOLDER as NETNS_FOLDER
@@ -491,7 +490,10 @@ class Kernel:
                 found += self._forwarding(name, names[name])
         if firewall:
             found += read_firewall()
-        return state_of(found)
+        state: State = {}
+        for item in found:
+            state.setdefault(item.key, item)  # of several routes to one place the kernel takes the first
+        return state
 
     @staticmethod
     def has_process(pid: int) -> bool:
@@ -679,10 +681,13 @@ class Kernel:
             failures = [Failure(error.errno or errno.EIO, error.strerror or str(error))]
         except KernelError as error:
             failures = [error.failure]
-        if failures:
-            return operation, failures[0]
-        done.append(operation)
-        return None
+        if not failures:
+            done.append(operation)
+            return None
+        if operation.verb == "change":  # a part of it may have been done
+            with contextlib.suppress(OSError, KernelError):
+                self._writers[type(operation.item)](operation.inverse, operation.before)
+        return operation, failures[0]
 
     def _routes(self, group: Sequence[Operation], done: list[Operation]) -> tuple[Operation, Failure] | None:
         requests = []
@@ -716,12 +721,15 @@ class Kernel:
         return self._index[namespace, name]
 
     def _request(self, namespace: str, messages: Sequence[Any]) -> list[Failure]:
+        return list(self._send(namespace, messages).values())
+
+    def _send(self, namespace: str, messages: Sequence[Any]) -> dict[int, Failure]:
         encoded = []
         for kind, flags, message in messages:
             message["header"]["type"], message["header"]["flags"] = kind, _REQUEST | flags
             message.encode()
             encoded.append(bytes(message.data))
-        return list(self._socket(namespace).send(encoded).values())
+        return self._socket(namespace).send(encoded)
 
     def _write_namespace(self, operation: Operation, item: Namespace) -> list[Failure]:
         path = os.path.join(NETNS_FOLDER, item.name)
@@ -806,14 +814,25 @@ class Kernel:
             failures = self._request(item.namespace, [(_DELLINK, 0, message)])
             return [] if item.kind == "veth" and failures and failures[0].code == errno.ENODEV else failures
         created = before is None and not self._made_with_its_peer(item)
-        messages = [(_NEWLINK, _CREATE | _EXCL, self._creation(item))] if created else []
-        messages += self._settings(before if isinstance(before, Link) else None, item, created)
-        failures = self._request(item.namespace, messages)
-        if created and failures:
-            with contextlib.suppress(OSError):
-                self._index_of(item.namespace, item.name)
+        failures = self._create_link(item) if created else []
+        if not failures:
+            settings = self._settings(before if isinstance(before, Link) else None, item, created)
+            failures = self._request(item.namespace, list(settings))
+            if created and failures:
                 self._write_link(Operation(item, None), item)
         return failures
+
+    def _create_link(self, link: Link) -> list[Failure]:
+        """Make it and mark it in one send, so that a kill leaves nothing of ours unmarked."""
+        mark = self._ifinfmsg()
+        mark["attrs"] = [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", ALIAS_PREFIX + link.owner)]
+        marking = [(_NEWLINK, 0, mark)] if link.owner else []
+        failures = self._send(link.namespace, [(_NEWLINK, _CREATE | _EXCL, self._creation(link)), *marking])
+        if marking and 0 in failures and 1 not in failures:  # somebody made one of this name since we looked
+            mark = self._ifinfmsg()
+            mark["attrs"] = [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", "")]
+            self._send(link.namespace, [(_NEWLINK, 0, mark)])
+        return [failures[position] for position in sorted(failures)]
 
     def _made_with_its_peer(self, link: Link) -> bool:
         if link.kind != "veth":
@@ -832,11 +851,10 @@ class Kernel:
         elif link.options is not None:
             info.append(("IFLA_INFO_DATA", {"attrs": self._option_attributes(link, Bridge(vlan_filtering=False))}))
         message = self._ifinfmsg()
-        message["attrs"] = [
-            ("IFLA_IFNAME", link.name),
-            *self._plain_attributes(None, link),
-            ("IFLA_LINKINFO", {"attrs": info}),
-        ]
+        plain = self._plain_attributes(None, link)
+        if link.kind == "bridge":  # given with the creation it would not count as set, and follow the ports
+            plain = [pair for pair in plain if pair[0] != "IFLA_MTU"]
+        message["attrs"] = [("IFLA_IFNAME", link.name), *plain, ("IFLA_LINKINFO", {"attrs": info})]
         return message
 
     @staticmethod
@@ -866,10 +884,12 @@ class Kernel:
         return attributes
 
     def _settings(self, before: Link | None, after: Link, created: bool) -> Iterator[tuple[int, int, Any]]:
-        """What the creating message cannot carry, or all that changes: alias, state, master, then the port's options."""
+        """What the creating message cannot carry, or all that changes: state, master, then the port's options."""
         message = self._ifinfmsg()
         attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", after.name)]
-        if not created:
+        if created:
+            attributes += [("IFLA_MTU", after.mtu)] if after.kind == "bridge" and after.mtu else []
+        else:
             attributes += self._plain_attributes(before, after)
             if before is not None and before.options != after.options and not isinstance(after.options, Veth):
                 data = {"attrs": self._option_attributes(after, before.options)}
@@ -878,7 +898,7 @@ class Kernel:
                 )
                 if isinstance(after.options, Ipip) and after.mtu == before.mtu:
                     attributes.append(("IFLA_MTU", after.mtu))  # else a changed link resets it (ip_tunnel_update)
-        if after.owner and (before is None or before.owner != after.owner):
+        if after.owner and not created and (before is None or before.owner != after.owner):
             attributes.append(("IFLA_IFALIAS", ALIAS_PREFIX + after.owner))
         if (after.master or "") != (before.master or "" if before else "") and after.master is not None:
             attributes.append(("IFLA_MASTER", self._index_of(after.namespace, after.master) if after.master else 0))
@@ -1044,11 +1064,14 @@ def _files(namespace: str) -> Iterator[NamespaceFile]:
 def write_atomically(path: str, content: str, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a power loss, finds the old or the new one and never a torn one."""
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+        os.chmod(folder, 0o755)  # noqa: S103 - whatever the umask: pods' processes read in there
     temporary = os.path.join(folder, ".%s.%d" % (os.path.basename(path), os.getpid()))
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -1079,7 +1102,9 @@ def firewall_rules(wall: Firewall) -> list[dict[str, Any]]:
     def match(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
         return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
 
-    tunnelled = match("ip", "protocol", 4) if wall.backend == "ipip" else match("udp", "dport", wall.port)
+    tunnelled = match("udp", "dport", wall.port)
+    if wall.backend == "ipip":  # and MPLS in IP, which a device of mode any takes too
+        tunnelled = match("ip", "protocol", {"set": [4, 137]})
     expressions = [
         match("ip", "daddr", wall.local),
         tunnelled,
@@ -1163,7 +1188,7 @@ def parse_firewall(listing: Sequence[Mapping[str, Any]]) -> Firewall:
     owner = comment[len(ALIAS_PREFIX) :].partition(" ")[0]
     rights = [part["match"]["right"] for part in (rules[0]["expr"] if rules else []) if "match" in part]
     local = next((right for right in rights if isinstance(right, str) and not right.startswith("@")), "0.0.0.0")
-    port = next((right for right in rights if isinstance(right, int) and right != 4), 0)
+    port = next((right for right in rights if isinstance(right, int)), 0)
     peers = tuple(sorted(peer for peer in (elements[0] if elements else []) if isinstance(peer, str)))
     wall = Firewall(local, "vxlan" if port else "ipip", peers, port, owner)
     whole = rules == firewall_rules(wall) and chains == [_GUARD_CHAIN] and len(elements) == 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,7 +198,7 @@ class Address:
 
     @property
     def key(self) -> Key:
-        return ("address", self.namespace, self.dev, self.address, self.peer)
+        return ("address", self.namespace, self.dev, self.address, self.peer, self.scope)
 
 
 class Route(NamedTuple):
@@ -320,7 +321,7 @@ def describe(item: Object) -> str:
     if isinstance(item, Namespace):
         return "namespace %s" % item.name
     if isinstance(item, NamespaceFile):
-        return "file /etc/netns/%s/%s (%d bytes)" % (where, item.name, len(item.content.encode()))
+        return "file /etc/netns/%s/%s: %s" % (where, item.name, json.dumps(item.content))
     if isinstance(item, Link):
         return "link %s%s" % (" ".join([item.name, *_link_words(item)]), tail)
     if isinstance(item, Address):
@@ -748,6 +749,24 @@ def sysctl_name(value: Any) -> str:
         raise ValueError("%r is no sysctl name such as net.ipv4.ip_forward" % text)
     if text.find("/") != -1 and (text.find(".") == -1 or text.find("/") < text.find(".")):
         text = text.translate(str.maketrans("./", "/."))
+    return text
+
+
+def interface_of(sysctl: str) -> str:
+    """The interface that a sysctl belongs to, or ''."""
+    found = re.match(r"net[.]ipv[46][.](?:conf|neigh)[.]([^.]+)[.]", sysctl)
+    return found.group(1).replace("/", ".") if found and found.group(1) not in ("all", "default") else ""
+
+
+def document_name(value: Any) -> str:
+    """A document's name: it is a file's name and a word of a rule's comment.
+
+    Raises:
+        Mistakes: it cannot be one.
+    """
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", text):
+        raise Mistakes(["name: %r is no document's name: letters, digits, '_', '.' and '-', 200 at most" % text])
     return text
 
 

@@ -171,8 +171,8 @@ mistakes:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
-from ansible_collections.podnet.overlay.plugins.module_utils._model import State
-from ansible_collections.podnet.overlay.plugins.module_utils._module import NAMESPACE, STATE, run
+from ansible_collections.podnet.overlay.plugins.module_utils._model import State, document_name
+from ansible_collections.podnet.overlay.plugins.module_utils._module import NAMESPACE, STATE, guarded, run
 
 LIST = {"type": "list", "elements": "dict"}
 DOCUMENT = {
@@ -214,7 +214,7 @@ def main() -> None:
     run(
         module,
         read,
-        owner=params["name"],
+        owner=guarded(module, lambda: document_name(params["name"])),
         document=document if params["state"] == "present" else None,
         purge=params["purge"] or params["state"] == "absent",
         adopt=params["adopt"],

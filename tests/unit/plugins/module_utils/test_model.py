@@ -87,7 +87,7 @@ def test_the_designs_words_are_understood() -> None:
     assert state["link", "", "flannel.ipip"] == Link(
         "", "flannel.ipip", "ipip", True, 1480, options=Ipip("198.51.100.11", "0.0.0.0", 0), owner=OWNER
     )
-    assert ("address", "", "tunl1", "10.10.100.10", "10.10.200.10/32") in state
+    assert ("address", "", "tunl1", "10.10.100.10", "10.10.200.10/32", "global") in state
     assert state["route", "web", 254, "0.0.0.0/0", 0].protocol == 4  # type: ignore[union-attr]
     assert state["namespace", "web"] == Namespace("web", OWNER)
 
