@@ -363,11 +363,24 @@ def _link_words(link: Link) -> list[str]:
     for part in (link.options, link.port):
         for name, value in dataclasses.asdict(part).items() if part else ():
             if value not in (None, ""):
-                words += [
-                    name,
-                    {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value),
-                ]
+                words += [name, _option_word(name, value)]
     return words
+
+
+_WORDS = {
+    ("mode", 0): "any",
+    ("mode", 4): "ipip",
+    ("remote", "0.0.0.0"): "any",
+    ("local", "0.0.0.0"): "any",
+    ("ttl", 0): "inherit",
+    ("tos", 1): "inherit",
+}
+
+
+def _option_word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return _WORDS.get((name, value), str(value))
 
 
 def _route_words(route: Route) -> list[str]:

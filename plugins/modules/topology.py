@@ -156,7 +156,7 @@ operations:
     - "add firewall guard of ipip for 198.51.100.11, peers: 198.51.100.12"
     - change sysctl net.ipv4.ip_forward = 1
     - add link cni0 kind bridge up mtu 1480 address 0a:58:0a:f4:00:01
-    - add link flannel.ipip kind ipip up mtu 1480 local 198.51.100.11 remote 0.0.0.0 ttl 0 pmtudisc off
+    - add link flannel.ipip kind ipip up mtu 1480 local 198.51.100.11 remote any ttl inherit tos 0 pmtudisc off mode any
     - add address 10.244.0.0/32 dev flannel.ipip
     - add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet
 mistakes:

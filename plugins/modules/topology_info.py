@@ -47,7 +47,7 @@ document:
         mtu: 1480
         master: ""
         addresses: [10.244.0.0/32]
-        ipip: {local: 198.51.100.11, remote: 0.0.0.0, ttl: 0, tos: 0, pmtudisc: false, link: ""}
+        ipip: {local: 198.51.100.11, remote: 0.0.0.0, ttl: 0, tos: 0, pmtudisc: false, link: "", mode: 0}
     routes:
       - {dst: 10.244.1.0/24, via: 198.51.100.12, dev: flannel.ipip, onlink: true}
     sysctls:
