@@ -61,9 +61,12 @@ class ActionModule(ActionBase):
         if options["state"] == "check":
             return _checked(inventory, path, play)
         network = inventory.settings.network if inventory.settings else None
-        with contextlib.nullcontext() if self._task.check_mode else _leases.locked(path):
-            leases = _leases.load(path, network)
-            plan = _plan.plan(inventory, leases, facts, path, options["name"])
+        leases = _leases.load(path, network)
+        plan = _plan.plan(inventory, leases, facts, path, options["name"])
+        with self._locked(path, leases != plan.leases) as locked:
+            now = _leases.load(path, network) if locked else leases
+            if now != leases:  # another run came before
+                leases, plan = now, _plan.plan(inventory, now, facts, path, options["name"])
             return {
                 **self._save(path, leases, plan.leases),
                 "peers": plan.peers,
@@ -93,7 +96,7 @@ class ActionModule(ActionBase):
                     try:
                         own[str(name)] = _plain(templar.template(raw[name]))
                     except AnsibleError as e:
-                        mistakes.append(f"{host}: {name}: can not be templated: {e}")
+                        mistakes.append(f"{host}: {name}: cannot be templated: {e}")
                 elif name.startswith("overlay_"):
                     own[str(name)] = None  # not ours: its name is all that counts
             answer = raw.get("podnet_node") if host in looked_at else None
@@ -104,7 +107,7 @@ class ActionModule(ActionBase):
         return variables, facts
 
     def _forget(self, path: str, hosts: Sequence[str]) -> dict[str, t.Any]:
-        with contextlib.nullcontext() if self._task.check_mode else _leases.locked(path):
+        with self._locked(path, os.path.exists(path)):
             leases = _leases.load(path)
             if leases is None:
                 return {"changed": False, "leases_file": path}
@@ -115,6 +118,15 @@ class ActionModule(ActionBase):
             return self._save(
                 path, leases, dataclasses.replace(leases, nodes=nodes, removed=removed) if nodes else None
             )
+
+    @contextlib.contextmanager
+    def _locked(self, path: str, needed: bool) -> t.Iterator[bool]:
+        """Hold the lock of the leases where they are to be written; the inventory's folder may be read-only elsewhere."""
+        if needed and not self._task.check_mode:
+            with _leases.locked(path):
+                yield True
+        else:
+            yield False
 
     def _save(self, path: str, before: _leases.Leases | None, after: _leases.Leases | None) -> dict[str, t.Any]:
         """Bring the file from *before* to *after*, and say so."""
@@ -208,7 +220,7 @@ def _net_conf(group: str, variables: Mapping[str, dict[str, t.Any]]) -> None:
                         texts[path] = file.read()
             except (OSError, UnicodeDecodeError) as e:
                 raise Mistakes(
-                    [f"{group}: overlay_net_conf: {path} can not be read: {getattr(e, 'strerror', None) or e}"]
+                    [f"{group}: overlay_net_conf: {path} cannot be read: {getattr(e, 'strerror', None) or e}"]
                 ) from None
             own["overlay_net_conf"] = texts[path]
 

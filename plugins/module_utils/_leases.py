@@ -86,7 +86,7 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     """
     try:
         raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, AttributeError, LookupError, OverflowError, ValueError) as error:  # 2001-99-99 is no date
         raise Mistakes([f"{source}: is not YAML ({_one_line(error)}); restore it from version control"]) from None
     if not isinstance(raw, dict):
         raise Mistakes([f"{source}: is empty or torn; restore it from version control"])
@@ -205,7 +205,7 @@ def load(path: str, network: ipaddress.IPv4Network | None = None) -> Leases | No
     """The leases in the file at *path*, or None where there is none.
 
     Raises:
-        Mistakes: it can not be read, or as for ``parse``.
+        Mistakes: it cannot be read, or as for ``parse``.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -215,14 +215,14 @@ def load(path: str, network: ipaddress.IPv4Network | None = None) -> Leases | No
     except UnicodeDecodeError:
         raise Mistakes([f"{path}: is not text; restore it from version control"]) from None
     except OSError as error:
-        raise Mistakes([f"{path}: can not be read: {error.strerror}"]) from None
+        raise Mistakes([f"{path}: cannot be read: {error.strerror}"]) from None
 
 
 def save(path: str, leases: Leases | None) -> None:
     """Write the file whole or not at all, its mode kept; remove it for None.
 
     Raises:
-        Mistakes: it can not be written.
+        Mistakes: it cannot be written.
     """
     target = os.path.realpath(path)
     temporary = _beside(target, str(os.getpid()))
@@ -245,7 +245,7 @@ def save(path: str, leases: Leases | None) -> None:
             raise
         _sync_folder(os.path.dirname(target))
     except OSError as error:
-        raise Mistakes([f"{path}: can not be written: {error.strerror}"]) from None
+        raise Mistakes([f"{path}: cannot be written: {error.strerror}"]) from None
 
 
 def _beside(path: str, ending: str) -> str:
@@ -267,7 +267,7 @@ def locked(path: str, seconds: float = 60) -> Iterator[None]:
     """Hold the lock of the leases file at *path*: a file beside it, there only while it is held.
 
     Raises:
-        Mistakes: another run holds it for longer than *seconds*, or it can not be made.
+        Mistakes: another run holds it for longer than *seconds*, or it cannot be made.
     """
     lock = _beside(os.path.realpath(path), "lock")
     deadline = time.monotonic() + seconds
@@ -277,7 +277,7 @@ def locked(path: str, seconds: float = 60) -> Iterator[None]:
             time.sleep(0.1)
             descriptor = _acquire(lock)
     except OSError as error:
-        raise Mistakes([f"{lock}: can not be made: {error.strerror}"]) from None
+        raise Mistakes([f"{lock}: cannot be made: {error.strerror}"]) from None
     if descriptor is None:
         raise Mistakes([f"{path}: another run has held its lock for {seconds:.0f} s; wait for it, or end it"])
     try:

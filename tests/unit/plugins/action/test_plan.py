@@ -62,6 +62,34 @@ def test_the_first_run_writes_the_leases_and_the_second_changes_nothing(hosts: F
     assert list(hosts.folder.iterdir()) == [hosts.leases]
 
 
+def test_only_a_change_takes_the_lock(hosts: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts.run()
+    taken, locked = [], plan._leases.locked
+    monkeypatch.setattr(plan._leases, "locked", lambda path: taken.append(path) or locked(path))
+    assert not hosts.run()["changed"]
+    assert not taken
+    del hosts.variables["node3"]
+    assert hosts.run()["changed"]
+    assert taken == [str(hosts.leases)]
+
+
+def test_leases_that_another_run_gave_meanwhile_are_kept(hosts: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts.run()
+    theirs = hosts.leases.read_text().replace("10.244.2.", "10.244.9.")
+    hosts.leases.unlink()
+    locked = plan._leases.locked
+
+    def late(path: str) -> Any:
+        hosts.leases.write_text(theirs)
+        return locked(path)
+
+    monkeypatch.setattr(plan._leases, "locked", late)
+    result = hosts.run()
+    assert not result["changed"]
+    assert hosts.leases.read_text() == theirs
+    assert "10.244.9.0/24" in result["peers"]
+
+
 def test_check_mode_says_what_it_would_write_and_writes_nothing(hosts: Fleet) -> None:
     result = hosts.run(check=True, diff=True)
     assert result["changed"]
@@ -126,7 +154,7 @@ def test_a_net_conf_file_is_found_beside_the_inventory(hosts: Fleet) -> None:
     result = hosts.run("check")["settings"]
     assert (result["network"], result["backend"], result["tunnel"]) == ("10.9.0.0/16", "vxlan", "flannel.4")
     hosts.variables["node2"]["overlay_net_conf"] = "no.json"
-    assert "can not be read: No such file" in hosts.run("check")["msg"]
+    assert "cannot be read: No such file" in hosts.run("check")["msg"]
 
 
 def test_absent_gives_up_the_leases_of_the_play(hosts: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""The leases file: readable, whole, and refused where it can not be right."""
+"""The leases file: readable, whole, and refused where it cannot be right."""
 
 from __future__ import annotations
 
@@ -83,6 +83,8 @@ def test_a_torn_file_is_refused_or_has_lost_no_node(length: int) -> None:
         ("", "empty or torn"),
         ("nodes: [", "is not YAML"),
         ("<<<<<<< HEAD\nversion: 1\n", "is not YAML"),
+        ("version: 1\nnetwork: 10.244.0.0/16\nnodes: {a: 2001-99-99}\nremoved: {}\n", "is not YAML (month must be in"),
+        (TEXT.replace("version: 1", "version: !!bool perhaps"), "is not YAML"),
         (TEXT.replace("version: 1", "version: 2"), "version: 2 is not 1"),
         (TEXT.replace("10.244.0.0/16", "10.245.0.0/16"), "network: 10.245.0.0/16 is not overlay_network 10.244.0.0/16"),
         (TEXT[: TEXT.index("removed")], "removed: is missing"),
@@ -151,16 +153,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: pathlib.Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_leases.os, "fsync", full)
-    with pytest.raises(Mistakes, match="can not be written: No space left"):
+    with pytest.raises(Mistakes, match="cannot be written: No space left"):
         save(str(path), Leases(NETWORK))
     assert load(str(path)) == LEASES
     assert os.listdir(tmp_path) == ["leases.yml"]
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(Mistakes, match="can not be written: No such file"):
+    with pytest.raises(Mistakes, match="cannot be written: No such file"):
         save(str(tmp_path / "no" / "leases.yml"), LEASES)
-    with pytest.raises(Mistakes, match="can not be made: No such file"), locked(str(tmp_path / "no" / "leases.yml")):
+    with pytest.raises(Mistakes, match="cannot be made: No such file"), locked(str(tmp_path / "no" / "leases.yml")):
         pass
 
 
