@@ -55,7 +55,9 @@ notes:
   - "And these of each host: C(overlay_public_ip) (else the address of C(overlay_interface), else C(ansible_host) where
     the host has that address, else the source address of its default route), C(overlay_interface), C(overlay_subnet),
     C(overlay_pods) (each with C(name) and, if it is to be a certain one, C(address)), C(overlay_pod_nameservers) (else
-    those of the host that a pod can reach)."
+    those of the host that a pod can reach), and C(overlay_install) (true), without which a missing package is a mistake."
+  - "It warns of the RV(podnet.overlay.node_info#module:obstacles) that M(podnet.overlay.node_info) has found; a fatal one
+    is a mistake."
 seealso:
   - module: podnet.overlay.node_info
   - module: podnet.overlay.topology
@@ -128,7 +130,7 @@ documents:
           kind: ipip
           mtu: 1480
           addresses: [10.244.0.0/32]
-          ipip: {local: 198.51.100.11, remote: any, ttl: inherit, tos: 0, pmtudisc: false}
+          ipip: {mode: any, local: 198.51.100.11, remote: any, ttl: inherit, tos: 0, pmtudisc: false}
         - name: veth-web
           kind: veth
           mtu: 1480
