@@ -272,7 +272,7 @@ def test_all_mistakes_of_an_inventory_are_told_before_a_host_is_contacted(spared
         "overlay_interface": "{{ nothing.of_that_name }}",
     }
     said = spared.refused("overlay")
-    assert "node2: overlay_interface: can not be templated" in said
+    assert "node2: overlay_interface: cannot be templated" in said
     spared.variables["node2"] |= {
         "overlay_interface": "eth/1",
         "overlay_pods": [
@@ -366,6 +366,8 @@ def test_an_inventory_without_the_group_is_refused(spared: Fleet) -> None:
 # ------------------------------------------------------------------------------------------------ pyroute2
 
 
+BARE = ("env", "-u", "PYTHONPATH", sys.executable, "-I", "-S")
+"""A Python with the standard library alone."""
 BRIDGE = """
 - hosts: node1
   gather_facts: false
@@ -377,26 +379,27 @@ BRIDGE = """
 def test_without_pyroute2_one_error_names_host_interpreter_and_package(spared: Fleet) -> None:
     host = spared.hosts["node1"]
     (spared.folder / "bridge.yml").write_text(BRIDGE)
-    spared.interpreter("node1", sys.executable, "-I", "-S")
+    spared.interpreter("node1", *BARE)
     host.sh("for folder in /usr/lib/python3/dist-packages; do [ ! -d $folder ] || mount -t tmpfs none $folder; done")
     try:
         single = spared.refused(str(spared.folder / "bridge"))
         spared.group["overlay_install"] = False
-        spared.variables = {"node1": spared.variables["node1"]}
-        whole = spared.play("overlay", "--check")
+        whole = spared.refused("overlay")
     finally:
         host.sh("umount /usr/lib/python3/dist-packages || true")
     assert f"pyroute2 is not installed for {sys.executable}." in single
     assert "(package python3-pyroute2, " in single
-    assert re.search(rf"node1 \(interpreter {sys.executable}\) lacks pyroute2: install python3-pyroute2", whole.out)
-    assert whole.code != 0
+    assert (
+        f"node1: overlay_install: the host lacks python3-pyroute2 (for its interpreter {sys.executable}); install"
+        in whole
+    )
 
 
 def test_another_python_that_has_pyroute2_is_used(spared: Fleet) -> None:
     if subprocess.run(["/usr/bin/python3", "-I", "-c", "import pyroute2"], capture_output=True, check=False).returncode:
         pytest.skip("this machine's distribution brings no pyroute2")
     (spared.folder / "bridge.yml").write_text(BRIDGE)
-    spared.interpreter("node1", sys.executable, "-I", "-S")
+    spared.interpreter("node1", *BARE)
     try:
         assert spared.works(str(spared.folder / "bridge")).changed["node1"] == 1
         assert "br-test" in spared.hosts["node1"].links()
