@@ -439,8 +439,9 @@ def _truth(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    """A value as an inventory may also write it: 24 and "24" are one."""
-    return str(value).lower()
+    """A value as an inventory may also write it: 24 and "24" are one, true and "True" too."""
+    text = str(value)
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 # ------------------------------------------------------------------------------------------------ judging

@@ -374,8 +374,10 @@ def test_a_small_network_needs_a_subnet_len(network: str, length: int) -> None:
 
 def test_a_value_may_be_written_in_several_ways() -> None:
     variables = fleet.variables(3, overlay_subnet_len=24, overlay_direct_routing=True)
-    variables = changed(variables, "node2", overlay_subnet_len="24", overlay_direct_routing="true")
+    variables = changed(variables, "node2", overlay_subnet_len="24", overlay_direct_routing="True")
     assert planned(variables).documents["node2"]["peers"]["direct_routing"] is True
+    variables = changed(fleet.variables(3, overlay_bridge="br-a"), "node2", overlay_bridge="br-A")
+    assert next(_plan.judge(_plan.read("overlay", variables), None)).startswith("node2: overlay_bridge: 'br-A' differs")
 
 
 LINK = {"name": "flannel.ipip", "owner": ""}
