@@ -208,7 +208,13 @@ def saved_names() -> list[str]:
 @contextlib.contextmanager
 def locked(timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """The one lock of all fronts. *timeout* in seconds."""
-    with open(LOCK_FILE, "w", encoding="utf-8") as file:
+    try:
+        opened = open(LOCK_FILE, "w", encoding="utf-8")  # noqa: SIM115
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise Failed("cannot write %s (%s): remove it, or make it writable" % (LOCK_FILE, error.strerror)) from None
+    with opened as file:
         deadline = time.monotonic() + timeout
         while True:
             try:

@@ -362,6 +362,12 @@ def test_a_state_that_cannot_be_written_is_told_and_nothing_is_changed(underlay:
     assert "cni0" not in {item["ifname"] for item in underlay.json("ip -j link")}
 
 
+def test_a_lock_that_cannot_be_taken_is_told(underlay: Host) -> None:
+    underlay.sh("mkdir /run/podnet-overlay.lock")
+    answer = underlay.module("topology", document=node(), peers=PEERS, fails=True)
+    assert answer["msg"].startswith("cannot write /run/podnet-overlay.lock (Is a directory): ")
+
+
 def test_all_mistakes_of_a_document_are_told_at_once(host: Host) -> None:
     document = {
         "links": [
