@@ -277,7 +277,7 @@ def converge(
         MissingLibrary: pyroute2 is not installed.
     """
     lock = contextlib.nullcontext() if check else locked()
-    with Kernel() as kernel, lock:
+    with lock, Kernel() as kernel:
         saved = load(owner) if owner else None
         observed = _observe(kernel, desired, owner, saved, absent)
         if further is not None:
