@@ -17,9 +17,9 @@ def test_a_node_is_read_as_it_is(underlay: Host) -> None:
         "ip addr add 10.244.0.1/24 dev cni0; ip route add 10.244.9.0/24 via 198.51.100.12;"
         "ip route add 10.244.1.0/24 via 198.51.100.12 proto 244; ip netns add web; ip -n web link set lo alias podnet.overlay:overlay"
     )
-    before = underlay.sh("ip -d addr; ip route show table all; ip netns; ls -R /run /etc /var/lib | sort")
+    before = underlay.sh("ip -4 -d addr; ip -4 route show table all; ip netns; ls -R /run /etc /var/lib | sort")
     node = underlay.module("node_info", network="10.244.0.0/16")
-    assert before == underlay.sh("ip -d addr; ip route show table all; ip netns; ls -R /run /etc /var/lib | sort")
+    assert before == underlay.sh("ip -4 -d addr; ip -4 route show table all; ip netns; ls -R /run /etc /var/lib | sort")
     assert not node["changed"]
     assert node["privileged"]
     assert node["default_route"] == {"interface": "eth1", "source": "198.51.100.11"}
