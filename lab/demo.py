@@ -49,9 +49,9 @@ To look further:
         ip route show dev flannel.ipip                    a route for each other host
         ip netns exec web ping 10.244.13.10               from pod web to pod db of node3
         tcpdump -ni eth1 proto 4                          the packets of the tunnel on the wire
-    ansible-playbook -i {INVENTORY} playbooks/overlay.yml --check --diff
+    .venv/bin/ansible-playbook -i {INVENTORY} playbooks/overlay.yml --check --diff
                                                       what it would change (nothing; break something, and see)
-    ansible-playbook -i {INVENTORY} playbooks/teardown.yml
+    .venv/bin/ansible-playbook -i {INVENTORY} playbooks/teardown.yml
                                                       the hosts as they were before
     make demo-down                                    ends the hosts
 """
