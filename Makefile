@@ -41,7 +41,7 @@ soak: $(VENV) ## unit and kernel tests over and over for MINUTES=30, each round 
 	while [ $$(date +%s) -lt $$end ]; do HYPOTHESIS_PROFILE=soak pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
 
 bench: system $(VENV) ## how fast: converge against ping and hand-written tasks, routes against ip -batch
-	@PYTHONPATH=$(CURDIR) python -m tests.bench $(ARGS)
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/.collections python -m tests.bench $(ARGS)
 
 format: $(VENV) ## bring Python into shape: what ruff can fix by itself
 	@ruff check --quiet --fix $(ARGS) && ruff format --quiet
