@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ._difference import Operation, conflicts, difference, missing
@@ -102,6 +103,7 @@ class Saved:
     previous: tuple[Mapping[str, Any], ...] = ()
     """Documents of runs that did not come to their end: what they made may still be there."""
 
+    @cached_property
     def desired(self) -> State:
         """What the document desires, and what those before it did that may still be there."""
         try:
@@ -376,7 +378,7 @@ def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, ab
     namespaces = {"", *_places(desired.values()), *_places(absent)}
     if owner:
         namespaces |= {name for name, holder in kernel.namespace_owners().items() if holder == owner}
-        namespaces |= _places(saved.desired().values()) if saved else set()
+        namespaces |= _places(saved.desired.values()) if saved else set()
     entries = any(isinstance(item, (Neighbour, ForwardingEntry)) for item in (*desired.values(), *absent))
     firewall = bool(owner) or any(of_type(desired, Firewall))
     tables = {item.table for item in of_type(desired, Route)}
@@ -433,7 +435,7 @@ def _claimed(wanted: State, observed: State) -> list[str]:
     found = []
     for name in saved_names():
         saved = load(name)
-        for key, item in (saved.desired() if saved else {}).items():
+        for key, item in (saved.desired if saved else {}).items():
             if isinstance(item, (Route, Sysctl)) and key in wanted and wanted[key] != observed.get(key):
                 found.append(
                     "%s belongs to the document %r: change it through that document, or tear that one down"
@@ -451,10 +453,10 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
     links = {item.key for item in of_type(observed, Link) if owner and item.owner == owner}
     namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
     before = {item.key for item in (saved.before if saved else ())}
-    named = saved.desired() if saved else {}
+    named = saved.desired if saved else {}
     guarding = any(of_type(named, Firewall))
     others = [load(name) for name in saved_names() if owner and name != owner]
-    claimed = {item.key for other in others if other for item in of_type(other.desired(), Route)}
+    claimed = {item.key for other in others if other for item in of_type(other.desired, Route)}
     alone = not others and not any(item.owner not in ("", owner) for item in of_type(observed, Link))
 
     def owns_route(route: Route) -> bool:
@@ -489,11 +491,9 @@ def inventory(owner: str) -> dict[str, Any]:
     with Kernel() as kernel:
         saved = load(owner)
         observed = _observe(kernel, {}, owner, saved, ())
-        if any(link.kind == "vxlan" and link.owner == owner for link in of_type(observed, Link)):
-            observed = {**observed, **kernel.observe(sorted({"", *_places(observed.values())}), entries=True)}
         owned = _ownership(owner, saved, observed)
         mine: State = {key: item for key, item in observed.items() if owned(item) and not isinstance(item, Sysctl)}
-        for wanted in of_type(saved.desired() if saved else {}, Sysctl):
+        for wanted in of_type(saved.desired if saved else {}, Sysctl):
             present = kernel.sysctl(wanted.namespace, wanted.name)
             mine.update({present.key: present} if present else {})
         for key in _references(mine) - set(mine):

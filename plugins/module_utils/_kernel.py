@@ -468,6 +468,7 @@ class Kernel:
     ) -> State:
         """What is in *namespaces*: links, addresses, routes; with *entries* also neighbours and forwarding entries.
 
+        Those are there without asking where a document's vxlan device is, which lives by them.
         A namespace that is not there is simply absent from the answer.
         """
         found: list[Object] = []
@@ -481,11 +482,12 @@ class Kernel:
             if name:
                 alias = next((link.get_attr("IFLA_IFALIAS") for link in raw[name] if link["index"] == 1), None)
                 found.append(Namespace(name, _owner(alias)))
-            found += self._links(name, raw, names)
+            links = list(self._links(name, raw, names))
+            found += links
             found += self._addresses(name, names[name])
             for part in self._socket(name).dump(_GETROUTE, struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 0, 0, 0, 0, 0)):
                 found += decode_routes(part, name, names[name], tables)
-            if entries or any(isinstance(item, Link) and item.kind == "vxlan" and item.owner for item in found):
+            if entries or any(link.kind == "vxlan" and link.owner for link in links):
                 found += self._neighbours(name, names[name])
                 found += self._forwarding(name, names[name])
         if firewall:
@@ -824,14 +826,16 @@ class Kernel:
 
     def _create_link(self, link: Link) -> list[Failure]:
         """Make it and mark it in one send, so that a kill leaves nothing of ours unmarked."""
-        mark = self._ifinfmsg()
-        mark["attrs"] = [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", ALIAS_PREFIX + link.owner)]
-        marking = [(_NEWLINK, 0, mark)] if link.owner else []
+
+        def alias(text: str) -> tuple[int, int, Any]:
+            message = self._ifinfmsg()
+            message["attrs"] = [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", text)]
+            return _NEWLINK, 0, message
+
+        marking = [alias(ALIAS_PREFIX + link.owner)] if link.owner else []
         failures = self._send(link.namespace, [(_NEWLINK, _CREATE | _EXCL, self._creation(link)), *marking])
         if marking and 0 in failures and 1 not in failures:  # somebody made one of this name since we looked
-            mark = self._ifinfmsg()
-            mark["attrs"] = [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", "")]
-            self._send(link.namespace, [(_NEWLINK, 0, mark)])
+            self._send(link.namespace, [alias("")])
         return [failures[position] for position in sorted(failures)]
 
     def _made_with_its_peer(self, link: Link) -> bool:

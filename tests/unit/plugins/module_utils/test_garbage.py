@@ -229,7 +229,7 @@ def take_saved(state: Any) -> None:
             patch.setattr(module, "STATE_FOLDER", folder)
         pathlib.Path(folder, "overlay.json").write_text(json.dumps(state, default=str, skipkeys=True), encoding="utf-8")
         saved = told(lambda: _engine.load("overlay"))
-        told(lambda: saved and saved.desired())
+        told(lambda: saved and saved.desired)
         carried, _torn = _node._saved_state("overlay")
         if carried:
             IPv4Network(carried["subnet"])
