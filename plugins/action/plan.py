@@ -163,12 +163,21 @@ def _checked(inventory: _plan.Inventory, path: str, play: Sequence[str]) -> dict
         mistakes.append(f"{path}: its folder is not there; make it, or set overlay_leases_file")
     if mistakes or inventory.settings is None:
         raise Mistakes(mistakes)
-    nodes = leases.nodes if leases else {}
+    nodes = {name: leases.nodes[name] for name in inventory.nodes if name in leases.nodes} if leases else {}
     return {
         "changed": False,
         "leases_file": path,
         "settings": {**dataclasses.asdict(inventory.settings), "network": str(inventory.settings.network)},
-        "probes": _plan.probes({name: nodes[name] for name in inventory.nodes if name in nodes}, play),
+        "nodes": {
+            name: {
+                "subnet": str(lease.subnet),
+                "public_ip": lease.public_ip,
+                "mtu": lease.mtu,
+                "pods": dict(lease.pods),
+            }
+            for name, lease in nodes.items()
+        },
+        "probes": _plan.probes(nodes, play),
         "mtus": {host: nodes[host].mtu or _plan.LOWEST_MTU if host in nodes else _plan.LOWEST_MTU for host in play},
         "warnings": list(inventory.warnings),
     }

@@ -150,6 +150,7 @@ _DUMP_INTERRUPTED, _ACK_CAPPED, _ACK_HAS_TLVS = 0x10, 0x100, 0x200
 _ERROR, _DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 17, 18, 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH, _DELNEIGH, _GETNEIGH = 24, 25, 26, 28, 29, 30
+_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3  # linux/net_namespace.h
 _IFF_UP = 0x1
 _SKIP_STATISTICS = 8
 _BATCH = 1000
@@ -193,6 +194,14 @@ class _Socket:
             parts.append(part)
             if _ends(part):
                 return parts, interrupted
+
+    def namespace_id(self, descriptor: int) -> int:
+        """The number that this socket's namespace has for another one, -1 where it has none (RTM_GETNSID)."""
+        body = struct.pack("=B3x", 0) + _WORD.pack(8, _NETNSA_FD, descriptor)
+        self._socket.send(_HEADER.pack(16 + len(body), _GETNSID, _REQUEST, 1, 0) + body)
+        part = self._socket.recv(1 << 16)
+        raw = _attributes(part, 20, len(part)).get(_NETNSA_NSID)
+        return int(struct.unpack("=i", raw)[0]) if raw else -1
 
     def send(self, messages: Sequence[bytes]) -> dict[int, Failure]:
         """Send requests in order; the failures by position. Only the last is acknowledged: refusals always are."""
@@ -587,18 +596,26 @@ class Kernel:
             values.update({"link": names[namespace].get(values["link"] or 0, ""), "learning": bool(values["learning"])})
         return part(**values)
 
-    @staticmethod
-    def _veth(link: Any, namespace: str, raw: Mapping[str, list[Any]]) -> Veth:
-        """The peer, where it is in an observed namespace: the two ends name each other's index."""
-        index, peer_index = link["index"], link.get_attr("IFLA_LINK")
-        here = link.get_attr("IFLA_LINK_NETNSID") is None
+    def _veth(self, link: Any, namespace: str, raw: Mapping[str, list[Any]]) -> Veth:
+        """The peer, where it is in an observed namespace: the ends name each other's index and namespace.
+
+        Indexes alone do not tell: hosts made alike in namespaces have the same ones.
+        """
+        index, peer_index, number = link["index"], link.get_attr("IFLA_LINK"), link.get_attr("IFLA_LINK_NETNSID")
         for other_namespace, others in raw.items():
-            if here != (other_namespace == namespace):
+            if (number is None) != (other_namespace == namespace):
                 continue
             for other in others:
-                if other["index"] == peer_index and other.get_attr("IFLA_LINK") == index:
+                if (
+                    other["index"] == peer_index
+                    and other.get_attr("IFLA_LINK") == index
+                    and (number is None or number == self._namespace_id(namespace, other_namespace))
+                ):
                     return Veth(other.get_attr("IFLA_IFNAME"), other_namespace)
         return Veth("", "")
+
+    def _namespace_id(self, namespace: str, other: str) -> int:
+        return self._socket(namespace).namespace_id(self._descriptor(other))
 
     @staticmethod
     def _port(info: Any) -> Port | None:

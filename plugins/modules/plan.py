@@ -106,6 +106,12 @@ settings:
     tunnel: flannel.ipip
     vni: 1
     port: 8472
+nodes:
+  description: The leases of the inventory's nodes. A node without one, because it never was converged, is not there.
+  type: dict
+  returned: success and O(state=check)
+  sample:
+    node1: {subnet: 10.244.0.0/24, public_ip: 198.51.100.11, mtu: 1480, pods: {web: 10.244.0.2}}
 peers:
   description: The table of all nodes, from subnet to public_ip, as JSON, for O(podnet.overlay.topology#module:peers).
   type: str

@@ -480,3 +480,20 @@ def test_a_kill_at_any_moment_is_made_right_by_the_next_run(underlay: Host, mome
     assert len([dst for dst in routes(underlay) if dst.startswith("10.244.")]) == 3
     assert not [dst for dst in routes(underlay) if dst.startswith("10.128.")]
     underlay.run("ip netns exec web ping -c 1 -W 2 10.244.0.1")
+
+
+def test_hosts_made_alike_in_namespaces_keep_their_own_pods(host: Host, twice: Twice) -> None:
+    """The same interface indexes in each: only the namespace's number tells whose peer is whose."""
+    pods = {"red1": "blue2", "red2": "blue1"}
+    links = [
+        {"name": "veth0", "namespace": name, "kind": "veth", "peer": {"name": "eth0", "namespace": pod}}
+        for name, pod in pods.items()
+    ]
+    twice(
+        "topology",
+        name="twins",
+        document={"namespaces": [{"name": name} for pair in pods.items() for name in pair], "links": links},
+    )
+    ends = host.module("topology_info", name="twins")["document"]["links"]
+    found = {(end.get("namespace"), end["name"]): (end["peer"].get("namespace"), end["peer"]["name"]) for end in ends}
+    assert {place: peer for (place, _name), (peer, _other) in found.items()} in (pods, {b: a for a, b in pods.items()})

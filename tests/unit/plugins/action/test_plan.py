@@ -133,6 +133,11 @@ def test_check_needs_no_host_and_tells_the_settings(hosts: Fleet) -> None:
     assert result["settings"]["tunnel"] == "flannel.ipip"
     assert result["mtus"] == {"node1": 1480, "node2": 1480, "node3": 1480}
     assert [probe["namespace"] for probe in result["probes"]["node2"]] == ["web", "db"]
+    assert list(result["nodes"]) == ["node1", "node2", "node3"]
+    assert (result["nodes"]["node1"]["subnet"], set(result["nodes"]["node1"]["pods"])) == (
+        "10.244.0.0/24",
+        {"web", "db"},
+    )
 
 
 def test_an_inventory_without_folder_needs_to_be_told_the_file(
