@@ -1,0 +1,166 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ends of a path by name or address, and the packets to walk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
+from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes
+
+from .seed import NODES, SETTINGS, SOURCE, TARGET
+
+
+def resolve(source: str = SOURCE, target: str = TARGET, **changes: Any) -> dict[str, Any]:
+    options = {key: changes.pop(key) for key in ("size", "df", "mark", "hosts") if key in changes}
+    return flow(source, target, NODES, {**SETTINGS, **changes}, **options)
+
+
+def mistakes(source: str, target: str, **options: Any) -> list[str]:
+    with pytest.raises(Mistakes) as caught:
+        resolve(source, target, **options)
+    return caught.value.lines
+
+
+def test_a_packet_departs_with_64_and_arrives_in_the_tunnel_with_63() -> None:
+    path = resolve()
+    assert path["nodes"] == ["k8s-1", "k8s-2"]
+    assert path["order"] == {"request": ["k8s-1", "k8s-2"], "reply": ["k8s-2", "k8s-1"]}
+    departs, arrives = path["packets"]["k8s-1"]["request"], path["packets"]["k8s-2"]["request"]
+    assert (departs["namespace"], departs["src"], departs["dst"]) == ("cni-8v2vj", "10.244.0.3", "10.244.1.7")
+    assert (departs["ttl"], departs["size"], departs["df"], departs["mark"]) == (64, 84, True, 0)
+    assert "arrives" not in departs
+    assert (arrives["namespace"], arrives["arrives"], arrives["ttl"], arrives["size"]) == ("", True, 63, 84)
+    assert arrives["outer"] == {"src": "172.12.1.11", "dst": "172.12.1.12", "protocol": "ipip", "ttl": 63}
+    back = path["packets"]["k8s-1"]["reply"]
+    assert (back["src"], back["dst"], back["outer"]["src"]) == ("10.244.1.7", "10.244.0.3", "172.12.1.12")
+    assert path["addresses"] == ["10.244.0.3", "10.244.1.7"]
+    assert path["underlay"] == ["172.12.1.11", "172.12.1.12"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, ("172.12.1.12", "flannel.ipip")),
+        ({"backend": "vxlan", "tunnel": "flannel.1"}, ("10.244.1.0", "flannel.1")),
+        ({"backend": "host-gw", "tunnel": None}, ("172.12.1.12", None)),
+    ],
+)
+def test_the_walk_is_told_what_the_plan_wants(settings: dict[str, Any], wanted: tuple[str, str | None]) -> None:
+    packets = resolve(**settings)["packets"]
+    overlay = packets["k8s-1"]["request"]["overlay"]
+    assert (overlay["via"], overlay["dev"]) == wanted
+    assert (overlay["subnet"], overlay["local"], overlay["remote"]) == ("10.244.1.0/24", "172.12.1.11", "172.12.1.12")
+    there = packets["k8s-2"]["request"]["overlay"]
+    assert (there["subnet"], there["via"], there["dev"], there["local"]) == (
+        "10.244.1.0/24",
+        None,
+        "cni0",
+        "172.12.1.12",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "outers"),
+    [
+        ({"direct_routing": True}, {"request": "ipip", "request-direct": None}),
+        ({"backend": "vxlan", "tunnel": "flannel.1"}, {"request": "vxlan"}),
+        ({"backend": "host-gw", "tunnel": None, "direct_routing": True}, {"request": None}),
+    ],
+)
+def test_how_a_packet_may_arrive(settings: dict[str, Any], outers: dict[str, str | None]) -> None:
+    arrivals = {k: v for k, v in resolve(**settings)["packets"]["k8s-2"].items() if "arrives" in v}
+    assert {key: item.get("outer", {}).get("protocol") for key, item in arrivals.items()} == outers
+
+
+def test_a_vxlan_arrival_has_a_header_of_its_own() -> None:
+    outer = resolve(backend="vxlan", tunnel="flannel.1")["packets"]["k8s-2"]["request"]["outer"]
+    assert (outer["port"], outer["vni"], outer["ttl"]) == (8472, 1, 64)
+
+
+def test_pods_of_one_node_need_one_host() -> None:
+    path = resolve("dns@k8s-2", "cni-w8b7p")
+    assert path["nodes"] == ["k8s-2"]
+    assert path["order"] == {"request": ["k8s-2"], "reply": ["k8s-2"]}
+    assert [packet["namespace"] for packet in path["packets"]["k8s-2"].values()] == ["dns", "cni-w8b7p"]
+    assert len(path["probes"]["k8s-2"]) == 1
+
+
+@pytest.mark.parametrize("word", ["cni-w8b7p@k8s-2", "cni-w8b7p", "10.244.1.7"])
+def test_a_pod_by_any_of_its_names(word: str) -> None:
+    assert resolve(target=word)["to"] == TARGET
+
+
+@pytest.mark.parametrize(("address", "tunnelled"), [("10.244.1.0", True), ("10.244.1.1", True), ("172.12.1.12", False)])
+def test_a_node_itself_answers_from_its_own_namespace(address: str, tunnelled: bool) -> None:
+    path = resolve(target=address)
+    assert path["to"] == address
+    reply, arrives = path["packets"]["k8s-2"]["reply"], path["packets"]["k8s-2"]["request"]
+    assert (reply["namespace"], reply["src"]) == ("", address)
+    assert ("outer" in arrives) is tunnelled
+    assert path["packets"]["k8s-1"]["reply"]["ttl"] == 64  # its host has not forwarded it
+
+
+def test_an_address_of_nobody_has_no_reply_to_walk() -> None:
+    path = resolve(target="10.244.1.200")
+    assert path["order"]["reply"] == []
+    assert all("reply" not in packets for packets in path["packets"].values())
+
+
+def test_the_probe_tries_the_path_and_the_underlay() -> None:
+    pod, host = resolve()["probes"]["k8s-1"]
+    assert (pod["namespace"], pod["targets"][0]["address"]) == ("cni-8v2vj", "10.244.1.7")
+    assert (host["namespace"], host["targets"][0]["address"]) == ("", "172.12.1.12")
+
+
+@pytest.mark.parametrize("mark", [16, "16", "0x10"])
+def test_a_mark_is_on_the_request_only(mark: str | int) -> None:
+    packets = resolve(mark=mark)["packets"]
+    assert packets["k8s-1"]["request"]["mark"] == 16
+    assert packets["k8s-2"]["reply"]["mark"] == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("", TARGET, "from: is missing; say -e from=POD@NODE"),
+        ("dns", TARGET, "from: dns names no node; say POD@NODE, as in dns@k8s-2"),
+        ("10.244.0.3", TARGET, "from: 10.244.0.3 names no node; say POD@NODE"),
+        ("dns@k8s-9", TARGET, "from: there is no node k8s-9; the nodes are k8s-1, k8s-2, k8s-3"),
+        ("web@k8s-3", TARGET, "from: node k8s-3 has no lease yet: run overlay.yml first"),
+        ("web@k8s-2", TARGET, "from: node k8s-2 has no pod web; its pods are cni-w8b7p, dns"),
+        ("@k8s-2", TARGET, "from: @k8s-2 names no pod; its pods are cni-w8b7p, dns"),
+        (SOURCE, "", "to: is missing; say -e to=POD@NODE or an address"),
+        (SOURCE, "10.244.9.1", "to: 10.244.9.1 is in 10.244.0.0/16, but in no node's subnet"),
+        (
+            SOURCE,
+            "192.0.2.1",
+            "to: 192.0.2.1 is outside the overlay: neither in 10.244.0.0/16 nor a node's public_ip",
+        ),
+        (SOURCE, "k8s-2", "to: k8s-2 is a node; say POD@k8s-2 or an address of it"),
+        (SOURCE, "wbe", "to: wbe is neither a pod nor an IPv4 address; the pods are cni-8v2vj, cni-w8b7p, dns"),
+        (SOURCE, "10.244.0.3", f"to: is {SOURCE} itself, where the path starts"),
+    ],
+)
+def test_a_mistake_says_what_there_is_instead(source: str, target: str, says: str) -> None:
+    assert mistakes(source, target, hosts=["k8s-1", "k8s-2", "k8s-3"]) == [says]
+
+
+def test_all_mistakes_at_once() -> None:
+    lines = mistakes("dns", "10.9.9.9", size=27, mark="red")
+    assert [line.split(":")[0] for line in lines] == ["size", "mark", "from", "to"]
+
+
+def test_a_name_of_two_pods_is_refused() -> None:
+    nodes = {**NODES, "k8s-1": {**NODES["k8s-1"], "pods": {"dns": "10.244.0.9", "cni-8v2vj": "10.244.0.3"}}}
+    with pytest.raises(Mistakes, match="pod dns is on 2 nodes; say which: dns@k8s-1, dns@k8s-2"):
+        flow(SOURCE, "dns", nodes, SETTINGS)
+
+
+def test_a_fleet_that_never_ran() -> None:
+    with pytest.raises(Mistakes, match="no node has a lease"):
+        flow(SOURCE, TARGET, {}, SETTINGS, hosts=["k8s-1"])
