@@ -55,6 +55,7 @@ class Path:
     sent: int = 0
     rtts: list[float] = field(default_factory=list)  # seconds
     ttl: int | None = None
+    identifier: int | None = None  # of the requests; as every path of its namespace
     error: str = ""
 
     def result(self) -> dict[str, t.Any]:
@@ -67,6 +68,7 @@ class Path:
             "sent": self.sent,
             "received": len(ms),
             "ttl": self.ttl,
+            "identifier": self.identifier,
             "rtt_ms": {k: round(v, 3) for k, v in (("min", min(ms)), ("avg", sum(ms) / len(ms)), ("max", max(ms)))}
             if ms
             else None,
@@ -160,6 +162,7 @@ class _Namespace:
     def send(self, path: Path) -> None:
         self.sequence = (self.sequence + 1) & 0xFFFF
         path.sent += 1
+        path.identifier = self.identifier
         try:
             self.icmp.sendto(request(self.identifier, self.sequence, path.size), (path.address, 0))
         except OSError as e:

@@ -101,6 +101,12 @@ paths:
     ttl:
       description: Time to live of the last reply, or none.
       type: int
+    identifier:
+      description:
+        - ICMP identifier of the requests, by which captured frames can be told. All paths from one namespace have the same.
+        - None if there is no such namespace.
+      type: int
+      version_added: 0.2.0
     rtt_ms:
       description: Least, average and greatest round trip time in milliseconds, or none.
       type: dict

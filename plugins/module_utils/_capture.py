@@ -1,0 +1,481 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Frames and nftables' verdicts at many points of a host at once, recorded by a process in the background.
+
+The process listens at a socket in /run. Whoever connects and says so gets the recording, and the process ends; a socket
+that refuses is the remains of a killed one. All that it changes on the host, the trace, the kernel undoes at its end.
+Sources: packet(7), linux/filter.h, linux/if_packet.h, unix(7).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import fcntl
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+import typing as t
+from dataclasses import dataclass, field
+
+from . import _netns, _nftrace
+from ._nftrace import Condition
+
+FOLDER = "/run"
+
+ETHERNET, RAW = "ethernet", "raw"
+_ETHER_HEADER = 14
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+_ETH_P_ALL = 3
+_IP, _ARP = b"\x08\x00", b"\x08\x06"
+_ICMP, _IPIP, _UDP = b"\x01", b"\x04", b"\x11"
+_VXLAN = b"\x08"  # RFC 7348: the flag of a valid VNI
+_ERRORS = b"\x03\x05\x0b"  # of ICMP: unreachable, redirect, time exceeded
+
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
+_SIOCGIFHWADDR = 0x8927
+_BUFFER = 4 << 20
+_TRACES = 8  # messages of nftables for each frame of the limit
+_STOP = b"stop"
+_PATIENCE = 20  # seconds for a recorder to answer
+
+_LOAD, _LOAD_BY_X, _HEADER_TO_X, _EQUAL, _RETURN = 0x20, 0x40, 0xB1, 0x15, 0x06  # linux/bpf_common.h
+_WIDTH = {1: 0x10, 2: 0x08, 4: 0x00}
+_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL: right with and without an Ethernet header
+_MOST_INSTRUCTIONS = 4096
+
+Instruction = tuple[int, int, int, int]
+
+
+class Failed(Exception):
+    """A capture that cannot be started or read, in words."""
+
+
+def chosen(addresses: t.Sequence[str], underlay: t.Sequence[str], *, everything: bool) -> list[list[Condition]]:
+    """The packets to record, as alternatives that each are conditions.
+
+    ICMP from or to ADDRESSES, plain or in IPIP or VXLAN; between UNDERLAY addresses; ICMP errors to any of them; ARP about
+    them. EVERYTHING adds the other protocols between two of ADDRESSES.
+    """
+    pods, hosts = ([socket.inet_aton(address) for address in group] for group in (addresses, underlay))
+    ip: Condition = ("protocol", 0, _IP)
+
+    def inner(base: str, start: int, outer: list[Condition]) -> t.Iterator[list[Condition]]:
+        for pod in pods:
+            for at in (12, 16):  # source, destination
+                yield [*outer, (base, start + 9, _ICMP), (base, start + at, pod)]
+        if everything:
+            for source, destination in itertools.permutations(pods, 2):
+                yield [*outer, (base, start + 12, source), (base, start + 16, destination)]
+
+    found = list(inner("network", 0, [ip]))
+    for source, destination in itertools.permutations(hosts, 2):
+        found.append([ip, ("network", 9, _ICMP), ("network", 12, source), ("network", 16, destination)])
+    for host in hosts:
+        for kind in _ERRORS:
+            error: Condition = ("transport", 0, bytes([kind]))
+            found.append([ip, ("network", 9, _ICMP), ("network", 16, host), error])
+    # A condition that looks beyond a packet's end refuses it for good, so the short ones come first.
+    for at in (14, 24):  # the sender's, the target's
+        found += [[("protocol", 0, _ARP), ("network", at, address)] for address in (*pods, *hosts)]
+    found += inner("transport", 0, [ip, ("network", 9, _IPIP)])
+    vxlan: list[Condition] = [ip, ("network", 9, _UDP), ("transport", 8, _VXLAN)]
+    found += inner("transport", 30, [*vxlan, ("transport", 28, _IP)])
+    return found
+
+
+def program(alternatives: list[list[Condition]], *, start: int, snap: int) -> list[Instruction]:
+    """The classic BPF program that takes SNAP bytes of these packets, whose IP header is at START, and no others."""
+    code: list[Instruction] = [(_HEADER_TO_X, 0, 0, start)]
+    for conditions in alternatives:
+        for number, (base, offset, value) in enumerate(conditions, 1):
+            if base == "protocol":
+                code.append((_LOAD, 0, 0, _PROTOCOL))
+            else:
+                load = _LOAD if base == "network" else _LOAD_BY_X
+                code.append((load | _WIDTH[len(value)], 0, 0, start + offset))
+            # To the next alternative: two instructions for each condition left, and the return.
+            code.append((_EQUAL, 0, 2 * (len(conditions) - number) + 1, int.from_bytes(value, "big")))
+        code.append((_RETURN, 0, 0, snap))
+    return [*code, (_RETURN, 0, 0, 0)]
+
+
+@dataclass
+class Point:
+    """An interface, its socket and what was seen there."""
+
+    namespace: str  # empty: the host's own
+    interface: str
+    limit: int
+    snap: int
+    frames: list[tuple[float, str, int, bytes]] = field(default_factory=list)  # time, direction, true length, bytes
+    lost: int = 0
+
+    def open(self, alternatives: list[list[Condition]]) -> None:
+        """From here on nothing is missed. Raises OSError."""
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # 0: hears nothing before it is bound
+        request = struct.pack("16s24x", os.fsencode(self.interface))
+        self.kind, self.mac = struct.unpack_from("=16xH6s", fcntl.ioctl(self.socket, _SIOCGIFHWADDR, request))
+        self.link = ETHERNET if self.kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) else RAW
+        code = program(alternatives, start=_ETHER_HEADER if self.link == ETHERNET else 0, snap=self.snap)
+        if len(code) > _MOST_INSTRUCTIONS:
+            raise Failed("too many addresses for the kernel's filter")
+        filled = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
+        where = struct.pack("@HP", len(code), ctypes.addressof(filled))
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, where)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        self.socket.bind((self.interface, _ETH_P_ALL))
+        self.buffer = bytearray(self.snap)
+
+    def read(self) -> None:
+        """Take what has come."""
+        while True:
+            try:
+                size, about, _flags, sender = self.socket.recvmsg_into([self.buffer], 256, socket.MSG_DONTWAIT)
+            except OSError:  # nothing more, or the interface is down, which may pass
+                return
+            out = sender[2] == socket.PACKET_OUTGOING
+            if self.kind == _ARPHRD_LOOPBACK:
+                if out:
+                    continue  # it comes again as received
+            elif not out and self.link == ETHERNET and self.buffer[6:12] == self.mac:
+                continue  # an Ethernet that gives back what it was sent
+            if len(self.frames) == self.limit:
+                self.lost += 1
+                continue
+            when, length = 0.0, size
+            for level, kind, data in about:
+                if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+                    seconds, nanoseconds = struct.unpack("@ll", data)
+                    when = seconds + nanoseconds / 1e9
+                elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+                    length = struct.unpack_from("=4xI", data)[0]
+            self.frames.append((when, "out" if out else "in", length, bytes(self.buffer[:size])))
+
+    def result(self) -> list[dict[str, t.Any]]:
+        """The frames as podnet.overlay.capture returns them. Once only: asking for losses resets the kernel's count."""
+        self.lost += struct.unpack("=4xI", self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[0]
+        names = {"namespace": self.namespace, "interface": self.interface, "link": self.link}
+        return [
+            {**names, "direction": way, "time": when, "length": length, "data": base64.b64encode(data).decode()}
+            for when, way, length, data in self.frames
+        ]
+
+
+@dataclass
+class Trace:
+    """What nftables tells in a namespace."""
+
+    namespace: str
+    limit: int
+    socket: socket.socket
+    messages: list[tuple[float, bytes]] = field(default_factory=list)
+    lost: int = 0
+
+    def read(self) -> None:
+        """Take what has come."""
+        while True:
+            try:
+                message = self.socket.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: the kernel says that it dropped some
+                self.lost += 1
+                return
+            if len(self.messages) < self.limit:
+                self.messages.append((time.time(), message))
+            else:
+                self.lost += 1
+
+
+def path_of(name: str) -> str:
+    """The socket of a capture."""
+    return os.path.join(FOLDER, f"podnet-overlay-capture.{name}")
+
+
+def running(name: str) -> bool:
+    """Whether a recorder of this name lives."""
+    with contextlib.suppress(OSError), _connected(name):
+        return True
+    return False
+
+
+def start(
+    name: str,
+    points: t.Iterable[tuple[str, str]],
+    alternatives: list[list[Condition]],
+    *,
+    timeout: float,
+    limit: int,
+    snap: int,
+) -> list[str]:
+    """Record at POINTS, pairs of namespace and interface, until ``stop`` or for TIMEOUT seconds; returns warnings.
+
+    When it returns, the recording runs, and every packet from now on is in it.
+    Raises Failed, and PermissionError; then nothing was started.
+    """
+    with contextlib.ExitStack() as opened:
+        readers, warnings = _opened(name, points, alternatives, limit, snap, opened)
+        with _cleared(name) as free:
+            if not free:
+                raise Failed(
+                    f"a capture {name} runs already on this host: stop it first, or give this one another name"
+                )
+            listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path_of(name))
+            os.chmod(path_of(name), 0o600)
+            listener.listen()
+            try:
+                child = os.fork()
+            except OSError:
+                os.unlink(path_of(name))
+                raise
+        if not child:
+            _recorder(path_of(name), listener, readers, time.monotonic() + timeout)
+    return warnings
+
+
+def stop(name: str) -> dict[str, t.Any] | None:
+    """End a recording and return it: ``frames``, ``verdicts``, both by time, and ``lost``. None where none runs.
+
+    Raises Failed, and PermissionError. Nothing is left in any case.
+    """
+    try:
+        with _connected(name) as recorder:
+            recorder.sendall(_STOP)
+            recording = _received(name, recorder)
+    except (FileNotFoundError, ConnectionRefusedError):
+        recording = b""
+    if not recording:  # nothing there, the remains of a killed one, or one that just ended by itself
+        with _cleared(name):
+            return None
+    answer = json.loads(recording)
+    verdicts: list[dict[str, t.Any]] = []
+    for trace in answer.pop("traces"):
+        messages = [(when, base64.b64decode(data)) for when, data in trace["messages"]]
+        listing, interfaces = _ruleset(trace["namespace"]) if messages else (_nftrace.Listing({}, {}), {})
+        verdicts += _nftrace.verdicts(trace["namespace"], messages, listing, interfaces)
+    answer["verdicts"] = sorted(verdicts, key=lambda verdict: verdict["time"])
+    answer["frames"].sort(key=lambda frame: frame["time"])
+    return t.cast("dict[str, t.Any]", answer)
+
+
+def _received(name: str, recorder: socket.socket) -> bytes:
+    # Linux tells who listens, so this is no process id that another process may have by now.
+    pid = struct.unpack_from("=i", recorder.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    received = bytearray()
+    try:
+        while True:
+            part = recorder.recv(1 << 20)
+            if not part:
+                return bytes(received)
+            received += part
+    except ConnectionResetError:
+        return b""
+    except socket.timeout as e:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path_of(name))
+        raise Failed(f"the capture {name} (process {pid}) did not answer in {_PATIENCE} s and was killed") from e
+
+
+def _connected(name: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_PATIENCE)
+        connection.connect(path_of(name))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _cleared(name: str) -> t.Iterator[bool]:
+    """Whether no capture of this name runs; its remains are gone.
+
+    One at a time: two that start at once do not take each other's fresh socket for remains.
+    """
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        free = not running(name)
+        if free:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path_of(name))
+        yield free
+    finally:
+        os.close(folder)
+
+
+def _inside(namespace: str, work: t.Callable[[], _netns.T]) -> _netns.T:
+    return _netns.inside(namespace, work) if namespace else work()
+
+
+def _opened(
+    name: str,
+    points: t.Iterable[tuple[str, str]],
+    alternatives: list[list[Condition]],
+    limit: int,
+    snap: int,
+    opened: contextlib.ExitStack,
+) -> tuple[list[Point | Trace], list[str]]:
+    """All sockets, each in its namespace, and warnings. All points that are missing are told at once."""
+    readers: list[Point | Trace] = []
+    mistakes: list[str] = []
+    warnings: list[str] = []
+    traced = [
+        [condition for condition in conditions if condition[0] != "protocol" or condition[2] == _IP]
+        for conditions in alternatives
+        if conditions[0][2] == _IP
+    ]
+
+    def open_all(namespace: str, interfaces: list[str]) -> None:
+        for interface in interfaces:
+            point = Point(namespace, interface, limit, snap)
+            try:
+                point.open(alternatives)
+            except PermissionError:
+                raise
+            except OSError as e:
+                place = f"in the network namespace {namespace}" if namespace else "on this host"
+                mistakes.append(f"no interface {interface} {place}: {e.strerror}")
+                continue
+            opened.callback(point.socket.close)
+            readers.append(point)
+        try:
+            netfilter = _nftrace.opened(name, traced)
+        except PermissionError:
+            raise
+        except OSError as e:
+            warnings.append(f"no verdicts of nftables from the namespace {namespace or '(host)'}: {e.strerror}")
+        else:
+            opened.callback(netfilter.close)
+            readers.append(Trace(namespace, limit * _TRACES, netfilter))
+
+    by_namespace: dict[str, list[str]] = {}
+    for namespace, interface in dict.fromkeys(points):
+        by_namespace.setdefault(namespace, []).append(interface)
+    for namespace, interfaces in by_namespace.items():
+        try:
+            _inside(namespace, lambda n=namespace, i=interfaces: open_all(n, i))  # type: ignore[misc]
+        except FileNotFoundError:
+            mistakes.append(f"no network namespace {namespace} on this host")
+    if mistakes:
+        raise Failed("; ".join(mistakes))
+    return readers, warnings
+
+
+def _recorder(path: str, listener: socket.socket, readers: list[Point | Trace], deadline: float) -> t.NoReturn:
+    """The process in the background. It never returns into the module that it was forked from."""
+    try:
+        os.setsid()
+        os.chdir("/")
+        listener.listen()  # once more: who connects is told the process that did this last
+        _keep({listener.fileno(), *(reader.socket.fileno() for reader in readers)})
+        asking = _record(listener, readers, deadline)
+        answer = _answer(readers) if asking else b""
+    except BaseException:  # noqa: BLE001  # nobody is left to tell; stop finds nothing
+        asking, answer = None, b""
+    try:
+        # Who gets the answer finds nothing left of us.
+        for reader in readers:
+            reader.socket.close()
+        os.unlink(path)
+        if asking:
+            asking.settimeout(_PATIENCE)
+            asking.sendall(answer)
+    finally:
+        os._exit(0)
+
+
+def _keep(kept: set[int]) -> None:
+    """Close all other descriptors: an inherited pipe would keep the connection's ssh waiting for its end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if descriptor > 2 and descriptor not in kept:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _record(listener: socket.socket, readers: list[Point | Trace], deadline: float) -> socket.socket | None:
+    """Record until somebody asks, and return the connection to answer to, or until the deadline."""
+    by_descriptor = {reader.socket.fileno(): reader for reader in readers}
+    poll = select.poll()
+    for descriptor in (listener.fileno(), *by_descriptor):
+        poll.register(descriptor, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        for descriptor, _event in poll.poll(left * 1000):
+            if descriptor in by_descriptor:
+                by_descriptor[descriptor].read()
+            elif connection := _asked(listener):
+                for reader in readers:
+                    reader.read()
+                return connection
+
+
+def _asked(listener: socket.socket) -> socket.socket | None:
+    connection = listener.accept()[0]
+    connection.settimeout(1)
+    with contextlib.suppress(OSError):
+        if connection.recv(len(_STOP)) == _STOP:
+            return connection
+    connection.close()  # somebody only wanted to know whether we live
+    return None
+
+
+def _answer(readers: list[Point | Trace]) -> bytes:
+    answer = {
+        "frames": [frame for reader in readers if isinstance(reader, Point) for frame in reader.result()],
+        "traces": [
+            {
+                "namespace": trace.namespace,
+                "messages": [(when, base64.b64encode(message).decode()) for when, message in trace.messages],
+            }
+            for trace in readers
+            if isinstance(trace, Trace)
+        ],
+        "lost": sum(reader.lost for reader in readers),
+    }
+    return json.dumps(answer).encode()
+
+
+def _ruleset(namespace: str) -> tuple[_nftrace.Listing, dict[int, str]]:
+    """The rules and interfaces of a namespace, as far as they can be had: they are words for what was seen."""
+
+    def look() -> tuple[_nftrace.Listing, dict[int, str]]:
+        interfaces = dict(socket.if_nameindex())
+        try:
+            text = subprocess.run(
+                ["nft", "-a", "-n", "-s", "list", "ruleset"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_PATIENCE,
+            ).stdout
+        except (OSError, subprocess.SubprocessError):
+            text = ""
+        return _nftrace.Listing.parse(text), interfaces
+
+    try:
+        return _inside(namespace, look)
+    except OSError:
+        return _nftrace.Listing({}, {}), {}
