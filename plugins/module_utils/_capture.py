@@ -256,12 +256,15 @@ def stop(name: str) -> dict[str, t.Any] | None:
         with _connected(name) as recorder:
             recorder.sendall(_STOP)
             recording = _received(name, recorder)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionError):
         recording = b""
     if not recording:  # nothing there, the remains of a killed one, or one that just ended by itself
         with _cleared(name):
             return None
-    answer = json.loads(recording)
+    try:
+        answer = json.loads(recording)
+    except ValueError as e:
+        raise Failed(f"the capture {name} was ended while it told what it has: nothing of it can be used") from e
     verdicts: list[dict[str, t.Any]] = []
     for trace in answer.pop("traces"):
         messages = [(when, base64.b64decode(data)) for when, data in trace["messages"]]
@@ -277,13 +280,9 @@ def _received(name: str, recorder: socket.socket) -> bytes:
     pid = struct.unpack_from("=i", recorder.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     received = bytearray()
     try:
-        while True:
-            part = recorder.recv(1 << 20)
-            if not part:
-                return bytes(received)
+        while part := recorder.recv(1 << 20):
             received += part
-    except ConnectionResetError:
-        return b""
+        return bytes(received)
     except socket.timeout as e:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
