@@ -208,32 +208,24 @@ def _paths(
 
 
 def _wanted(at: End, last: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """What the plan has on node *at* for a packet to *last*; nothing for one to the underlay."""
+    """What the plan has on node *at* for a packet to *last*: its own address, and where a route leads to a subnet."""
     node, peer = nodes[at.node], nodes[last.node]
-    if last.address == peer["public_ip"]:
-        return {}
+    same, underlay = at.node == last.node, last.address == peer["public_ip"]
     backend, tunnel = settings["backend"], settings.get("tunnel")
-    same = at.node == last.node
-    via, dev = peer["public_ip"], node.get("interface")
-    if same:
-        via, dev = None, settings["bridge"]
-    elif backend != "host-gw":
-        via, dev = (str(peer["subnet"]).split("/", maxsplit=1)[0] if backend == "vxlan" else via), tunnel
-    return {
-        "overlay": {
-            "network": settings["network"],
-            "subnet": peer["subnet"],
-            "via": via,
-            "dev": dev,
-            "tunnel": tunnel,
-            "interface": node.get("interface"),
-            "local": node["public_ip"],
-            "remote": None if same else peer["public_ip"],
-            "backend": backend,
-            "direct_routing": bool(settings.get("direct_routing")) or backend == "host-gw",
-            "bridge": settings["bridge"],
-        }
+    wanted = {
+        "network": settings["network"],
+        "backend": backend,
+        "bridge": settings["bridge"],
+        "tunnel": tunnel,
+        "local": node["public_ip"],
+        "direct_routing": bool(settings.get("direct_routing")) or backend == "host-gw",
     }
+    if not underlay:
+        wanted.update(subnet=peer["subnet"], dev=settings["bridge"])
+    if not underlay and not same:
+        far = str(peer["subnet"]).split("/", maxsplit=1)[0] if backend == "vxlan" else peer["public_ip"]
+        wanted.update(remote=peer["public_ip"], via=far, dev=None if backend == "host-gw" else tunnel)
+    return {"overlay": wanted}
 
 
 def _arrivals(

@@ -1,0 +1,107 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+from collections.abc import Mapping
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..module_utils import _report, _trace, _trace_text
+
+display = Display()
+
+_VARIABLES = {"walk": "podnet_walk", "started": "podnet_started", "capture": "podnet_capture", "ping": "podnet_ping"}
+
+
+class ActionModule(ActionBase):
+    """Join what the hosts of a path told; see the documentation of podnet.overlay.trace."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(
+            argument_spec={
+                "flow": {"type": "dict", "required": True},
+                "output": {"type": "str", "choices": ["text", "json"], "default": "text"},
+                "dest": {"type": "path"},
+                **{name: {"type": "str", "default": default} for name, default in _VARIABLES.items()},
+            }
+        )
+        flow, hostvars = options["flow"], (task_vars or {})["hostvars"]
+        told = {node: {name: hostvars[node].get(options[name]) or {} for name in _VARIABLES} for node in flow["nodes"]}
+        silent = {node: reason for node, own in told.items() if (reason := _silence(own))}
+        captures = {node: own["capture"] for node, own in told.items() if "frames" in own["capture"]}
+        trace = _trace.join(
+            flow,
+            {node: own["walk"]["walks"] for node, own in told.items() if "walks" in own["walk"]},
+            silent,
+            {node: _decoded(own["frames"]) for node, own in captures.items()},
+            {node: own["verdicts"] for node, own in captures.items()},
+            told[flow["nodes"][0]]["ping"].get("paths") or [],
+            [
+                f"{node}: {own['lost']} frames or verdicts were not kept"
+                for node, own in captures.items()
+                if own["lost"]
+            ],
+        )
+        result = {"changed": False, **trace.data(), "pcaps": self._save(flow, options["dest"], captures)}
+        if options["output"] == "json":
+            display.display(json.dumps(result, indent=2))
+        else:
+            saved = [f"\nframes in {os.path.dirname(result['pcaps'][0])}"] if result["pcaps"] else []
+            display.display("\n".join(["", _trace_text.render(trace), *saved]))
+        if trace.works:
+            return result
+        if options["output"] == "text":  # a person has read it: no need to dump it below once more
+            result = {key: result[key] for key in ("changed", "verdict", "problems", "silent", "pcaps")}
+        return {**result, "failed": True, "msg": trace.verdict}
+
+    def _save(self, flow: Mapping[str, t.Any], dest: str | None, captures: Mapping[str, t.Any]) -> list[str]:
+        """The files of frames, one for each node and interface where any were seen."""
+        points: dict[tuple[str, str, str], list[t.Any]] = {}
+        for node, own in captures.items():
+            for frame in own["frames"]:
+                points.setdefault((node, frame["namespace"], frame["interface"]), []).append(frame)
+        if not points or self._task.check_mode:
+            return []
+        from ..module_utils import _frames
+
+        folder = os.path.abspath(os.path.expanduser(dest or f"trace-{flow['from']}-{flow['to']}"))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            paths = []
+            for point, frames in points.items():
+                paths.append(os.path.join(folder, _trace_text.pcap_name(*point)))
+                _frames.write_pcap(paths[-1], frames)
+        except OSError as e:
+            raise AnsibleActionFail(f"dest: {e.filename or folder} cannot be written: {e.strerror}") from e
+        return paths
+
+
+def _silence(own: Mapping[str, Mapping[str, t.Any]]) -> str:
+    """Why a host did not tell what it should have, or empty."""
+    for name, key in (("walk", "walks"), ("started", ""), ("ping", ""), ("capture", "")):
+        reason = _report.trouble({**own[name], "paths": []})
+        if reason:
+            return reason if name == "walk" else f"{name} {reason}"
+        if key and key not in own[name]:
+            return "was not asked (does --limit leave it out?)"
+    return ""
+
+
+def _decoded(frames: list[t.Any]) -> list[t.Any]:
+    if not frames:
+        return []
+    from ..module_utils import _frames
+
+    return [_frames.decode(frame) for frame in frames]
