@@ -178,14 +178,14 @@ def verdicts(
 ) -> list[dict[str, t.Any]]:
     """The trace MESSAGES of a namespace, with the time that each came at, as podnet.overlay.capture returns them."""
     found = []
-    known: dict[int, dict[str, t.Any]] = {}  # by packet: only the first message of each base chain tells its headers
+    known: dict[bytes, dict[str, t.Any]] = {}  # by packet: only the first message of each base chain tells its headers
     for when, datagram in messages:
         for family, parts in _traces(datagram):
             table, chain = (parts.get(kind, b"").rstrip(b"\0").decode(errors="replace") for kind in (1, 2))
             if table.startswith(PREFIX):
                 continue
             code, handle = _verdict(parts), int.from_bytes(parts.get(3, b""), "big")
-            packet = known.setdefault(int.from_bytes(parts[6], "big"), {"hook": "", **_packet(b"", b"")})
+            packet = known.setdefault(parts[6], {"hook": "", "iif": "", "oif": "", **_packet(b"", b"")})
             packet["hook"] = listing.hooks.get((family, table, chain), packet["hook"])
             if 8 in parts:
                 packet.update(_packet(parts[8], parts.get(9, b"")))
@@ -193,10 +193,9 @@ def verdicts(
                     index = int.from_bytes(parts.get(number, b""), "big")
                     packet[name] = interfaces.get(index, str(index)) if index else ""
             kind = int.from_bytes(parts.get(4, b""), "big")
-            text = {
-                _POLICY: f"policy {code}",
-                _RULE: listing.rules.get((family, table, handle), ""),
-            }.get(kind, "end of the chain")
+            if kind == _RULE and not handle:
+                continue  # so the kernel marks the end of a base chain, before its policy
+            rule = listing.rules.get((family, table, handle), "")
             found.append(
                 {
                     "time": when,
@@ -207,7 +206,7 @@ def verdicts(
                     "chain": chain,
                     "handle": handle if kind == _RULE else None,
                     "verdict": code,
-                    "text": text,
+                    "text": rule if kind == _RULE else f"policy {code}" if kind == _POLICY else "end of the chain",
                     **packet,
                 }
             )
