@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import typing as t
 from collections.abc import Mapping
 
@@ -17,6 +18,7 @@ from ..module_utils import _report, _trace, _trace_text
 
 display = Display()
 
+_WORK = {"walk": "", "started": "capture", "capture": "capture", "ping": "probe"}
 _VARIABLES = {"walk": "podnet_walk", "started": "podnet_started", "capture": "podnet_capture", "ping": "podnet_ping"}
 
 
@@ -63,7 +65,7 @@ class ActionModule(ActionBase):
         if trace.works:
             return result
         if options["output"] == "text":  # a person has read it: no need to dump it below once more
-            result = {key: result[key] for key in ("changed", "verdict", "problems", "silent", "pcaps")}
+            result = {key: result[key] for key in ("changed", "problems", "silent", "pcaps")}
         return {**result, "failed": True, "msg": trace.verdict}
 
     def _save(self, flow: Mapping[str, t.Any], dest: str | None, captures: Mapping[str, t.Any]) -> list[str]:
@@ -91,9 +93,9 @@ class ActionModule(ActionBase):
 def _silence(own: Mapping[str, Mapping[str, t.Any]]) -> str:
     """Why a host did not tell what it should have, or empty."""
     for name, key in (("walk", "walks"), ("started", ""), ("ping", ""), ("capture", "")):
-        reason = _report.trouble({**own[name], "paths": []})
+        reason = textwrap.shorten(_report.trouble({**own[name], "paths": []}), 200, placeholder=" …")
         if reason:
-            return reason if name == "walk" else f"{name} {reason}"
+            return f"{_WORK[name]} {reason}".strip()
         if key and key not in own[name]:
             return "was not asked (does --limit leave it out?)"
     return ""

@@ -148,7 +148,8 @@ class Trace:
             return f"{ends}: {fatal.what} at {place}: {fatal.reason}{although}"
         if self.silent:
             told = "; ".join(f"{node}: {reason}" for node, reason in self.silent.items())
-            return f"{self.flow['from']} to {self.flow['to']} cannot be told: {told}"
+            tried = f"; {self.probe['received']} of {self.probe['sent']} probes were answered" if self.probe else ""
+            return f"{self.flow['from']} to {self.flow['to']} cannot be told: {told}{tried}"
         if not self.works:
             return f"{ends}: the walk ends on the way"
         tries = "nothing was sent"
@@ -237,14 +238,13 @@ def join(
 def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data) -> Leg:
     stops: list[Stop] = []
     problems: list[Problem] = []
-    key, sender = name, None
+    key = name
+    left: dict[str, t.Any] = {}
     for node, after in zip(nodes, [*nodes[1:], None]):
         walk = walks.get(node, {}).get(key)
         if walk is None:
             return Leg(name, tuple(stops), "unknown", tuple(problems))
-        hops = list(walk["hops"])
-        if sender and hops and not hops[0].get("source_mac"):  # only the other host could tell it
-            hops[0] = {**hops[0], "source_mac": sender}
+        hops = _addressed(walk["hops"], left)
         stops += [Stop(node, number, hop) for number, hop in enumerate(hops, len(stops) + 1)]
         for stop in stops:
             if stop.node == node:
@@ -257,7 +257,8 @@ def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data)
         if any(problem.fatal for problem in problems):
             return Leg(name, tuple(stops), "broken", tuple(problems))
         left = _left(walk)
-        sender = left.get("source_mac") if after and left.get("next_hop") == _public_ip(flow, after) else None
+        if after and left.get("next_hop") != _public_ip(flow, after):
+            left["source_mac"] = None  # a router's is not known
     return Leg(name, tuple(stops), "delivered", tuple(problems))
 
 
@@ -268,6 +269,17 @@ def _at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Problem:
 
 def _fault(fault: str, reason: str, remedy: str) -> dict[str, t.Any]:
     return {"fault": fault, "reason": reason, "remedy": remedy}
+
+
+def _addressed(hops: Sequence[Data], left: Data) -> list[Data]:
+    """The hops of an arrival with the MACs that only the sender could tell."""
+    packet = left.get("packet") or {}
+    inner = {name: packet[name] for name in ("inner_source_mac", "inner_destination_mac") if packet.get(name)}
+    macs = [left.get("source_mac"), inner.get("inner_source_mac")]
+    told = [{**hop, "source_mac": hop.get("source_mac") or mac} for hop, mac in zip(hops, macs)]
+    if told and inner:
+        told[0]["packet"] = {**told[0]["packet"], **inner}
+    return [*told, *hops[len(told) :]]
 
 
 def _left(walk: Data) -> dict[str, t.Any]:

@@ -142,7 +142,7 @@ def _seen(stop: Stop) -> str:
     seen = stop.seen
     if not seen:
         return "not here"
-    clock = dt.datetime.fromtimestamp(seen.time, dt.timezone.utc).strftime("%H:%M:%S.%f")
+    clock = dt.datetime.fromtimestamp(seen.time, dt.timezone.utc).astimezone().strftime("%H:%M:%S.%f")
     wanted = {"length": (seen.length, stop.hop["length"]), "TTL": (seen.ttl, stop.ttl)}
     differs = [f"{name} {has}, not {told}" for name, (has, told) in wanted.items() if has != told]
     says = f"{clock}, +{seen.since_ms:.3f} ms, {seen.length} bytes, TTL {seen.ttl}"

@@ -93,10 +93,10 @@ works:
   returned: success or O(output=json)
   sample: true
 verdict:
-  description: The outcome in a line.
+  description: The outcome in a line. The same as C(msg) on failure.
   type: str
-  returned: always
-  sample: web@node1 reaches db@node2 and back, path MTU 1480, TTL 62 at the end; 3 of 3 probes answered, 1.20 ms
+  returned: success or O(output=json)
+  sample: "web@node1 reaches db@node2 and back: path MTU 1480, TTL 62 at the end, 3 of 3 probes answered, 1.20 ms"
 problems:
   description: What is wrong, in the order of the path. It ends at the first that is C(fatal).
   type: list
