@@ -259,7 +259,11 @@ class _Judgement:
         self.translated = False
         self.meta = meta
         self._change()
+        tables = (item["table"] for item in ruleset if "table" in item)
+        dormant = [_home(table) for table in tables if re.search(r"\bd", str(table.get("flags")))]  # 1.0.6 says "d"
         for kind, body in (next(iter(item.items())) for item in ruleset):
+            if kind == "chain" and _home(body) in dormant:
+                continue
             if kind == "chain" and body.get("hook") == hook and body["family"] in _FAMILIES[family]:
                 self.bases.append(body)
             elif kind == "rule":
@@ -461,7 +465,7 @@ class _Judgement:
 
 def _home(item: Item) -> tuple[t.Any, ...]:
     """A table's identity: iptables-legacy and iptables-nft may have the same."""
-    return item.get("tool") == LEGACY, item["family"], item["table"]
+    return item.get("tool") == LEGACY, item["family"], item.get("table", item["name"] if "name" in item else "")
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -1,0 +1,283 @@
+"""The judge of firewall rules against the kernel: what it says of a packet is what becomes of the packet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _icmp, _netns
+from ansible_collections.podnet.overlay.plugins.module_utils._rules import Meta, Ruling, merge, passed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.kernel.hosts import Host, started
+
+ICMP, IPIP, TCP, UDP = 1, 4, 6, 17
+TOPOLOGY = """
+    ip link add br0 address 02:00:00:00:00:99 type bridge; ip link set br0 up
+    for n in a b c d; do
+        ip netns add $n; ip link add v$n address 02:00:00:00:01:0$n type veth peer name eth0 address 02:00:00:00:00:0$n netns $n
+        ip link set v$n up; ip -n $n link set eth0 up
+    done
+    ip link set vc master br0; ip link set vd master br0; ip link set va group 7
+    ip addr add 10.1.0.1/24 dev va; ip addr add 10.2.0.1/24 dev vb; echo 1 > /proc/sys/net/ipv4/ip_forward
+    ip -n a addr add 10.1.0.2/24 dev eth0; ip -n b addr add 10.2.0.2/24 dev eth0
+    ip -n c addr add 10.3.0.1/24 dev eth0; ip -n d addr add 10.3.0.2/24 dev eth0
+    ip -n a route add default via 10.1.0.1; ip -n b route add default via 10.2.0.1
+    ip neigh add 10.1.0.2 lladdr 02:00:00:00:00:0a dev va; ip neigh add 10.2.0.2 lladdr 02:00:00:00:00:0b dev vb
+    ip -n a neigh add 10.1.0.1 lladdr 02:00:00:00:01:0a dev eth0; ip -n b neigh add 10.2.0.1 lladdr 02:00:00:00:01:0b dev eth0
+    ip -n c neigh add 10.3.0.2 lladdr 02:00:00:00:00:0d dev eth0; ip -n d neigh add 10.3.0.1 lladdr 02:00:00:00:00:0c dev eth0
+"""
+EMPTY = """
+    nft flush ruleset
+    if iptables-legacy-save 2> /dev/null | grep -q '^[*]'; then
+        for t in raw mangle nat filter; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done
+        for c in INPUT FORWARD OUTPUT; do iptables-legacy -P $c ACCEPT; done
+    fi
+"""
+LISTING = """
+    nft -j list ruleset; echo; echo ----; iptables-nft-save 2> /dev/null || true
+    echo ----; iptables-legacy-save 2> /dev/null || true
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """From whom to whom, and the hooks on it with what changes there."""
+
+    sender: str
+    receiver: str
+    packet: Meta
+    hooks: tuple[tuple[str, str, dict[str, Any]], ...]
+
+
+def packet(source: str, destination: str, **more: Any) -> Meta:
+    return Meta(src=source, dst=destination, length=84, ttl=64, df=False, icmp_type=8, **more)
+
+
+FORWARD = Way(
+    "a",
+    "b",
+    packet("10.1.0.2", "10.2.0.2", source_mac="02:00:00:00:00:0a", destination_mac="02:00:00:00:01:0a"),
+    (
+        ("ingress", "netdev", {"iif": "va"}),
+        ("prerouting", "ip", {}),
+        ("forward", "ip", {"oif": "vb", "ttl": 63}),
+        ("postrouting", "ip", {}),
+        ("egress", "netdev", {"source_mac": "02:00:00:00:01:0b", "destination_mac": "02:00:00:00:00:0b"}),
+    ),
+)
+INPUT = Way("a", "", packet("10.1.0.2", "10.1.0.1"), (("prerouting", "ip", {"iif": "va"}), ("input", "ip", {})))
+OUTPUT = Way("", "a", packet("10.1.0.1", "10.1.0.2"), (("output", "ip", {"oif": "va"}), ("postrouting", "ip", {})))
+BRIDGE = Way(
+    "c",
+    "d",
+    packet("10.3.0.1", "10.3.0.2", source_mac="02:00:00:00:00:0c", destination_mac="02:00:00:00:00:0d"),
+    (
+        ("prerouting", "bridge", {"iif": "vc"}),
+        ("forward", "bridge", {"oif": "vd"}),
+        ("postrouting", "bridge", {"iif": ""}),
+    ),
+)
+
+
+class Machine:
+    """A router between the namespaces a and b, and a bridge between c and d."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        host.sh(TOPOLOGY)
+        self.sockets: dict[tuple[str, int], socket.socket] = {}
+
+    def socket(self, namespace: str, protocol: int) -> socket.socket:
+        """A raw socket in a namespace; empty: the router's own."""
+        if (namespace, protocol) not in self.sockets:
+            folder = f"/proc/{self.host.pid}/"
+            raw = _netns.inside(
+                folder + (f"root/run/netns/{namespace}" if namespace else "ns/net"),
+                lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol),
+            )
+            raw.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT: no DF
+            self.sockets[namespace, protocol] = raw
+        return self.sockets[namespace, protocol]
+
+    def install(self, rules: str, tool: str = "nft") -> None:
+        """A rule set alone: nft's text, or the arguments of iptables a line."""
+        script = (
+            f"nft -f - << END\n{rules}\nEND"
+            if tool == "nft"
+            else re.sub("^ *(?=.)", f"{tool} ", rules, flags=re.MULTILINE)
+        )
+        self.host.sh(EMPTY + script)
+
+    def judge(self, way: Way, packet: Meta) -> list[Ruling]:
+        """The rulings at all hooks on the way."""
+        nft, *saved = self.host.sh(LISTING).split("----\n")
+        listing = merge(json.loads(nft)["nftables"], *saved)
+        rulings: list[Ruling] = []
+        for hook, family, change in way.hooks:
+            found, packet = passed(listing, hook, family, replace(packet, **change))
+            rulings += found
+        return rulings
+
+    def arrives(self, way: Way, packet: Meta, patience: float) -> str:
+        """Send the packet, and return the source that it arrives with; empty if it does not within the seconds."""
+        receiver = self.socket(way.receiver, packet.protocol)
+        sender = self.socket(way.sender, packet.protocol)
+        assert packet.length is not None
+        tag = os.urandom(8)
+        payload = tag.ljust(packet.length - 28, b".")
+        if packet.protocol == ICMP:
+            data = struct.pack("!BBHHH", 8, 0, 0, *struct.unpack("!HH", tag[:4])) + payload
+            data = data[:2] + struct.pack("!H", _icmp.checksum(data)) + data[4:]
+        elif packet.protocol == UDP:
+            data = struct.pack("!HHHH", packet.sport or 0, packet.dport or 0, packet.length - 20, 0) + payload
+        else:
+            data = b"\x45" + bytes(7) + payload
+        with contextlib.suppress(PermissionError):  # the hook output says so to the sender
+            sender.sendto(data, (str(packet.dst), 0))
+        end = time.monotonic() + patience
+        while select.select([receiver], [], [], max(0.0, end - time.monotonic()))[0]:
+            arrived = receiver.recv(2000)
+            if tag in arrived:
+                return socket.inet_ntoa(arrived[12:16])
+        return ""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    hosts = started()
+    made = Machine(next(hosts))
+    yield made
+    for raw in made.sockets.values():
+        raw.close()
+    next(hosts, None)
+
+
+def table(rules: str, hook: str = "forward", policy: str = "accept", family: str = "inet", more: str = "") -> str:
+    rules = rules.replace("; ", "\n")
+    return f"table {family} t {{\n{more}\nchain base {{\ntype filter hook {hook} priority 0; policy {policy};\n{rules}\n}}\n}}"
+
+
+SETS = """
+    set peers { type ipv4_addr; flags interval; elements = { 10.1.0.0/30, 192.0.2.1-192.0.2.9 } }
+    set pairs { type ipv4_addr . inet_service; elements = { 10.1.0.2 . 53 } }
+    set ports { typeof iifname . ip saddr; flags interval; elements = { "v*" . 10.1.0.0/24, "eth*" . 10.0.0.0/8 } }
+    map verdicts { type ipv4_addr : verdict; flags interval; elements = { 10.1.0.0/24 : jump sub, 10.0.0.1 : drop } }
+    map marks { type ipv4_addr : mark; elements = { 10.1.0.2 : 7 } }
+    set none { type ipv4_addr; }
+    chain sub {
+        ip daddr 10.9.9.9 return
+        udp dport 53 accept
+        ip protocol icmp drop
+    }
+"""
+DNS = {"protocol": UDP, "sport": 40000, "dport": 53}
+TUNNELLED = {"protocol": IPIP}
+
+FORWARDED = [  # rules of nft, what they say, the packet if it is not a ping
+    ("accept", "", {}),
+    ("drop", "drop", {}),
+    ('counter; log prefix "x"; drop', "drop", {}),
+    ("reject", "reject", {}),
+    ("accept; drop", "", {}),
+    ("return; drop", "", {}),
+    ("continue; drop", "drop", {}),
+    ("ip saddr 10.1.0.2 drop", "drop", {}),
+    ("ip saddr != 10.1.0.2 drop", "", {}),
+    ("ip saddr 10.1.0.0/24 ip daddr != 10.1.0.0/24 drop", "drop", {}),
+    ("ip daddr { 10.2.0.1-10.2.0.3, 192.0.2.1 } drop", "drop", {}),
+    ("ip daddr != { 10.2.0.1-10.2.0.3, 192.0.2.1 } drop", "", {}),
+    ("ip saddr & 255.0.0.255 == 10.0.0.2 drop", "drop", {}),
+    ("ip saddr > 10.1.0.1 drop", "drop", {}),
+    ("ip saddr @peers drop", "drop", {}),
+    ("ip saddr != @peers drop", "", {}),
+    ("ip saddr @none drop", "", {}),
+    ("ip saddr . udp dport @pairs drop", "drop", DNS),
+    ("ip saddr . udp dport @pairs drop", "", {}),
+    ("ip saddr . udp dport != @pairs drop", "", {}),
+    ("iifname . ip saddr @ports drop", "drop", {}),
+    ("ip saddr vmap @verdicts", "drop", {}),
+    ("ip saddr vmap @verdicts; drop", "", DNS),
+    ("ip saddr vmap @verdicts", "", TUNNELLED),
+    ("ip saddr vmap { 10.9.0.1 : drop }", "", {}),
+    ('iifname vmap { "va" : drop, "vb" : accept }', "drop", {}),
+    ('iif . oif vmap { "va" . "vb" : drop }', "drop", {}),
+    ("jump sub", "drop", {}),
+    ("jump sub; drop", "", DNS),
+    ("jump sub; drop", "drop", TUNNELLED),
+    ("goto sub; drop", "", TUNNELLED),
+    ('iifname "v*" oifname "vb" drop', "drop", {}),
+    ('iifname "v\\*" drop', "", {}),
+    ("iif != va drop", "", {}),
+    ('oifname { "vx", "vb" } drop', "drop", {}),
+    ("meta l4proto { icmp, udp } drop", "", TUNNELLED),
+    ("ip protocol 4 drop", "drop", TUNNELLED),
+    ("ip protocol != icmp drop", "", {}),
+    ("ip protocol ipip drop", "", TUNNELLED),
+    ("icmp type echo-request drop", "drop", {}),
+    ("icmp type { echo-reply, echo-request } icmp code 0 drop", "drop", {}),
+    ("icmp type != echo-reply drop", "", DNS),
+    ("udp dport 53 drop", "drop", DNS),
+    ("udp dport 50-60 udp sport != 53 drop", "drop", DNS),
+    ("udp dport != 53 drop", "", {}),
+    ("tcp dport 53 drop", "", DNS),
+    ("th dport 53 drop", "drop", DNS),
+    ("udp length 64 drop", "drop", DNS),
+    ("ip6 saddr != ::1 drop", "", {}),
+    ("icmpv6 type echo-request drop", "", {}),
+    ("ip ttl 63 drop", "drop", {}),
+    ("ip ttl < 63 drop", "", {}),
+    ("ip length 84 meta length 84 drop", "drop", {}),
+    ("meta length > 84 drop", "", {}),
+    ("ip frag-off & 0x4000 != 0 drop", "", {}),
+    ("ip version 4 ip hdrlength 5 drop", "drop", {}),
+    ("meta nfproto ipv4 meta protocol ip drop", "drop", {}),
+    ("meta protocol != ip drop", "", {}),
+    ("meta pkttype host drop", "drop", {}),
+    ("fib daddr type local drop", "", {}),
+    ("fib daddr type unicast drop", "drop", {}),
+    ("ether saddr 02:00:00:00:00:0a drop", "drop", {}),
+    ("ether daddr & ff:ff:ff:ff:00:00 == 02:00:00:00:00:00 drop", "drop", {}),
+    ("ct state new drop", "drop", {}),
+    ("ct state established,related drop", "", {}),
+    ("ct state { established, new } drop", "drop", {}),
+    ("ct state vmap { established : accept, new : drop }", "drop", {}),
+    ("ct state != new drop", "", {}),
+    ("ct direction original drop", "drop", {}),
+    ("meta mark 0 drop", "drop", {}),
+    ("meta mark set 0x4005; meta mark & 0xff00 == 0x4000 drop", "drop", {}),
+    ("meta mark set 7; meta mark set meta mark & 0xfe | 8; meta mark 0xe drop", "drop", {}),
+    ("meta mark set ip saddr map @marks; meta mark 7 drop", "drop", {}),
+    ("ip daddr 10.9.9.9 meta mark set 5; meta mark 5 drop", "", {}),
+    ("ip ttl set 5; ip ttl 5 drop", "drop", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict", "change"), FORWARDED, ids=[f"{rules} {change}" for rules, _v, change in FORWARDED]
+)
+def test_a_forwarded_packet(machine: Machine, rules: str, verdict: str, change: dict[str, Any]) -> None:
+    machine.install(table(rules, more=SETS))
+    agree(machine, FORWARD, verdict, **change)
+
+
+def agree(machine: Machine, way: Way, verdict: str, **change: Any) -> list[Ruling]:
+    """The judge says the verdict (empty: none, with no doubt), and the kernel does it."""
+    packet = replace(way.packet, **change)
+    rulings = machine.judge(way, packet)
+    stops = [ruling.verdict for ruling in rulings if ruling.stops or ruling.verdict == "may drop"]
+    assert stops == ([verdict] if verdict else []), rulings
+    assert bool(machine.arrives(way, packet, 0.03 if verdict else 2)) == (not verdict)
+    return rulings
