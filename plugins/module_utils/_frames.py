@@ -64,7 +64,12 @@ def decode(frame: Frame) -> Decoded:
         raise ValueError(f"no frame of podnet.overlay.capture: {e!r}") from e
     found: Decoded = {name: value for name, value in frame.items() if name != "data"}
     found.update(ethernet=None, arp=None, ip=[], udp=None, tcp=None, icmp=None, inner_ethernet=None)
-    text = _packet(inet.IP(data), found) if link == RAW else _ethernet(l2.Ether(data), found, length, "ethernet")
+    if len(data) < (20 if link == RAW else 14):  # Scapy forgives a short layer anywhere but at the start
+        text = f"[too short], length {length}"
+    elif link == RAW:
+        text = _packet(inet.IP(data), found)
+    else:
+        text = _ethernet(l2.Ether(data), found, length, "ethernet")
     seconds, microseconds = divmod(round(when * 1_000_000), 1_000_000)
     clock = time.strftime("%H:%M:%S", time.localtime(seconds))
     found["text"] = f"{clock}.{microseconds:06} {'ip: ' if link == RAW else ''}{text}"

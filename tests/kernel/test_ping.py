@@ -35,6 +35,7 @@ def paths(host: Host, *targets: Any, namespace: str = "left", **options: Any) ->
 def test_a_path_that_carries_loses_nothing(routed: Host) -> None:
     (path,) = paths(routed, RIGHT)
     assert (path["sent"], path["received"], path["ttl"], path["size"], path["error"]) == (2, 2, 63, 84, "")
+    assert 0 <= path["identifier"] <= 0xFFFF
     assert 0 < path["rtt_ms"]["min"] <= path["rtt_ms"]["avg"] <= path["rtt_ms"]["max"] < 1000
 
 
@@ -84,6 +85,7 @@ def test_a_refusal_is_told_with_its_sender(routed: Host) -> None:
 def test_a_namespace_that_is_not_there_is_its_paths_error(routed: Host) -> None:
     answer = routed.module("ping", count=1, probes=[{"namespace": n, "targets": [RIGHT]} for n in ("gone", "left")])
     assert [path["error"] for path in answer["paths"]] == ["no network namespace gone on this host", ""]
+    assert [path["identifier"] is None for path in answer["paths"]] == [True, False]
 
 
 def test_both_directions_at_once(routed: Host) -> None:
