@@ -38,24 +38,31 @@ def merge(nft: Sequence[Item], iptables_nft_save: str = "", iptables_legacy_save
     A text may be empty where a tool is missing. A chain stays as nft tells it unless iptables has as many rules for it:
     iptables passes over what it does not understand in a table of its own name.
     """
-    ours = [item["rule"] for item in legacy(iptables_nft_save, NFT) if "rule" in item]
-    theirs = [item["rule"] for item in nft if "rule" in item and item["rule"]["family"] == "ip"]
-    numbers = Counter((rule["table"], rule["chain"]) for rule in theirs)
-    known = {
-        chain
-        for chain, number in Counter((rule["table"], rule["chain"]) for rule in ours).items()
-        if numbers[chain] == number
-    }
+    ours = legacy(iptables_nft_save, NFT)
+    lengths = _lengths(nft)
+    known = {place for place, length in _lengths(ours).items() if lengths[place] == length} - {None}
     merged: list[Item] = []
     for item in nft:
         kind, body = next(iter(item.items()))
-        iptables = body.get("family") == "ip" and (body.get("table"), body.get("chain", body.get("name"))) in known
-        if not iptables or kind not in ("chain", "rule"):
+        if _place(item) not in known:
             merged.append(item)
         elif kind == "chain":
             merged.append({"chain": {**body, "tool": NFT}})
-    merged += [{"rule": rule} for rule in ours if (rule["table"], rule["chain"]) in known]
+    merged += [item for item in ours if "rule" in item and _place(item) in known]
     return merged + legacy(iptables_legacy_save)
+
+
+def _place(item: Item) -> tuple[str, str] | None:
+    """The table and chain of an item, if it is one of IPv4 alone."""
+    kind, body = next(iter(item.items()))
+    if kind not in ("chain", "rule") or body["family"] != "ip":
+        return None
+    return body["table"], body["name" if kind == "chain" else "chain"]
+
+
+def _lengths(listing: Sequence[Item]) -> Counter[tuple[str, str] | None]:
+    """The number of items of every chain, itself included."""
+    return Counter(map(_place, listing))
 
 
 def legacy(text: str, tool: str = LEGACY) -> list[Item]:

@@ -253,18 +253,17 @@ class _Judgement:
         self.hook, self.family = hook, family
         self.rulings: list[Ruling] = []
         self.bases: list[Item] = []
+        self.flags: dict[tuple[t.Any, ...], set[str]] = {}  # of tables
         self.rules: dict[tuple[t.Any, ...], list[Item]] = {}
         self.sets: dict[tuple[t.Any, ...], list[t.Any]] = {}
         self.home: tuple[t.Any, ...] = ()  # the table where we are
         self.translated = False
         self.meta = meta
         self._change()
-        tables = (item["table"] for item in ruleset if "table" in item)
-        dormant = [_home(table) for table in tables if re.search(r"\bd", str(table.get("flags")))]  # 1.0.6 says "d"
         for kind, body in (next(iter(item.items())) for item in ruleset):
-            if kind == "chain" and _home(body) in dormant:
-                continue
-            if kind == "chain" and body.get("hook") == hook and body["family"] in _FAMILIES[family]:
+            if kind == "table" and "flags" in body:
+                self.flags[_home({**body, "table": body["name"]})] = set(_listed(body["flags"]))
+            elif kind == "chain" and body.get("hook") == hook and body["family"] in _FAMILIES[family]:
                 self.bases.append(body)
             elif kind == "rule":
                 self.rules.setdefault((_home(body), body["chain"]), []).append(body)
@@ -274,14 +273,17 @@ class _Judgement:
     def base(self, chain: Item) -> None:
         if chain["type"] == "nat" and (self.translated or self.meta.ct not in ("new", None)):
             return  # only a connection's first packet comes here, and one translation at a hook is all it gets
-        doubt = ""
+        self.home, doubt = _home(chain), ""
+        flags = self.flags.get(self.home, set()) - {"owner", "persist"}
+        if "dormant" in flags:
+            return
+        if flags:  # 1.0.6 prints anything
+            doubt = "this version of nft does not tell whether the table is dormant"
         if self.family == "netdev":
-            device = self.meta.iif if self.hook == "ingress" else self.meta.oif
-            devices = [chain["dev"]] if isinstance(chain.get("dev"), str) else chain.get("dev", [])
-            if devices and device not in devices:
+            devices = _listed(chain.get("dev", []))
+            if devices and (self.meta.iif if self.hook == "ingress" else self.meta.oif) not in devices:
                 return
-            doubt = "" if devices else "this version of nft does not tell the chain's device"
-        self.home = _home(chain)
+            doubt = doubt if devices else "this version of nft does not tell the chain's device"
         accepted = self._walk(chain, chain["name"], doubt)
         if accepted is not None and chain.get("policy") == "drop":
             rule = f"-P {chain['name']} DROP" if "tool" in chain else "policy drop"
@@ -465,7 +467,11 @@ class _Judgement:
 
 def _home(item: Item) -> tuple[t.Any, ...]:
     """A table's identity: iptables-legacy and iptables-nft may have the same."""
-    return item.get("tool") == LEGACY, item["family"], item.get("table", item["name"] if "name" in item else "")
+    return item.get("tool") == LEGACY, item["family"], item["table"]
+
+
+def _listed(value: t.Any) -> list[t.Any]:
+    return value if isinstance(value, list) else [value]
 
 
 # ------------------------------------------------------------------------------------------------ words

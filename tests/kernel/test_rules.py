@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import shutil
 import socket
 import struct
 import time
@@ -167,7 +166,7 @@ def machine() -> Iterator[Machine]:
 
 def table(rules: str, hook: str = "forward", policy: str = "accept", family: str = "inet", more: str = "") -> str:
     rules = rules.replace("; ", "\n")
-    return f"table {family} t {{\n{more}\nchain base {{\ntype filter hook {hook} priority 0; policy {policy};\n{rules}\n}}\n}}"
+    return f"table {family} t {{\n{more}\nchain base {{\ntype filter hook {hook} priority 0; policy {policy};\n{rules}\n}}\n}}\n"
 
 
 SETS = """
@@ -281,3 +280,196 @@ def agree(machine: Machine, way: Way, verdict: str, **change: Any) -> list[Rulin
     assert stops == ([verdict] if verdict else []), rulings
     assert bool(machine.arrives(way, packet, 0.03 if verdict else 2)) == (not verdict)
     return rulings
+
+
+@pytest.mark.parametrize(
+    ("way", "hook", "rules", "verdict", "change"),
+    [
+        (FORWARD, "prerouting", "iifname va oifname != vb ip ttl 64 drop", "drop", {}),
+        (FORWARD, "prerouting", "oifname vb drop", "", {}),
+        (FORWARD, "postrouting", "iifname va oifname vb ip ttl 63 drop", "drop", {}),
+        (FORWARD, "input", "drop", "", {}),
+        (FORWARD, "output", "drop", "", {}),
+        (INPUT, "input", "iifname va fib daddr type local drop", "drop", {}),
+        (INPUT, "input", "ip protocol 4 ip saddr != 10.1.0.9 drop", "drop", TUNNELLED),
+        (INPUT, "prerouting", "icmp type echo-request reject", "reject", {}),
+        (INPUT, "forward", "drop", "", {}),
+        (OUTPUT, "output", "oifname va iifname != va drop", "drop", {}),
+        (OUTPUT, "output", "udp dport 53 drop", "", {}),
+        (OUTPUT, "postrouting", "udp dport 53 drop", "drop", DNS),
+    ],
+)
+def test_another_hook(machine: Machine, way: Way, hook: str, rules: str, verdict: str, change: dict[str, Any]) -> None:
+    machine.install(table(rules, hook))
+    agree(machine, way, verdict, **change)
+
+
+@pytest.mark.parametrize(
+    ("hook", "rules", "verdict"),
+    [
+        ("forward", "iifname vc oifname vd drop", "drop"),
+        ("forward", "ip saddr 10.3.0.1 ether saddr 02:00:00:00:00:0c drop", "drop"),
+        ("forward", "ether type arp drop", ""),
+        ("forward", "ether type ip drop", "drop"),
+        ("prerouting", "ether daddr 02:00:00:00:00:0d drop", "drop"),
+        ("prerouting", "oifname vd drop", ""),
+        ("postrouting", "oifname vd drop", "drop"),
+        ("input", "drop", ""),
+    ],
+)
+def test_a_bridged_packet(machine: Machine, hook: str, rules: str, verdict: str) -> None:
+    machine.install(table(rules, hook, family="bridge"))
+    agree(machine, BRIDGE, verdict)
+
+
+@pytest.mark.parametrize("verdict", ["drop", "accept"])
+def test_a_netdev_chain_whose_device_nft_does_not_tell_is_in_doubt(machine: Machine, verdict: str) -> None:
+    machine.install(
+        f"table netdev t {{\nchain base {{\ntype filter hook ingress device va priority 0;\n{verdict}\n}}\n}}"
+    )
+    rulings = machine.judge(FORWARD, FORWARD.packet)
+    assert bool(rulings) == (verdict == "drop")
+    assert bool(machine.arrives(FORWARD, FORWARD.packet, 0.03 if rulings else 2)) == (not rulings)
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdicts"),
+    [
+        (table("", policy="drop"), ["drop"]),
+        (table("accept", policy="drop"), []),
+        (table("jump sub", policy="drop", more="chain sub {\n accept \n}"), []),
+        (table("jump sub", policy="drop", more="chain sub {\n return \n}"), ["drop"]),
+        (table("goto sub; accept", policy="drop", more="chain sub {\n return \n}"), ["drop"]),
+        (table("accept") + "\n" + table("drop").replace("table inet t", "table ip u"), ["drop"]),
+        (
+            table("meta mark set 5").replace("priority 0", "priority -5") + table("meta mark 5 drop", family="ip"),
+            ["drop"],
+        ),
+        (table("meta mark set 5").replace("priority 0", "priority 5") + table("meta mark 5 drop", family="ip"), []),
+        (table("meta mark set 5", "prerouting") + table("meta mark 5 drop", family="ip"), ["drop"]),
+        (
+            table("notrack", "prerouting").replace("priority 0", "priority -300")
+            + table("ct state untracked drop", family="ip"),
+            ["drop"],
+        ),
+        (table("drop", family="ip6"), []),
+    ],
+)
+def test_policies_and_tables(machine: Machine, rules: str, verdicts: list[str]) -> None:
+    machine.install(rules)
+    agree(machine, FORWARD, "".join(verdicts))
+
+
+def test_a_table_with_flags_is_in_doubt_as_nft_garbles_them(machine: Machine) -> None:
+    machine.install(table("drop").replace("table inet t {", "table inet t {\nflags dormant"))
+    rulings = agree_on_stops(machine, FORWARD.packet)
+    assert [ruling.verdict for ruling in rulings] in ([], ["may drop"])
+
+
+NAT = "table ip n {{\nchain base {{\ntype nat hook {hook} priority {priority};\n{rules}\n}}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdicts", "source"),
+    [
+        ("ip saddr 10.1.0.0/24 masquerade", ["masquerade"], "10.2.0.1"),
+        ("ip saddr 10.1.0.0/24 ip daddr != 10.0.0.0/8 masquerade", [], "10.1.0.2"),
+        ("oifname vb snat to 192.0.2.7", ["snat"], "192.0.2.7"),
+        ("oifname vb return; masquerade", [], "10.1.0.2"),
+    ],
+)
+def test_a_translation_is_told_and_does_not_stop(
+    machine: Machine, rules: str, verdicts: list[str], source: str
+) -> None:
+    machine.install(NAT.format(hook="postrouting", priority=100, rules=rules.replace("; ", "\n")))
+    assert [ruling.verdict for ruling in machine.judge(FORWARD, FORWARD.packet)] == verdicts
+    assert machine.arrives(FORWARD, FORWARD.packet, 2) == source
+
+
+def test_the_first_translation_is_the_only_one(machine: Machine) -> None:
+    first = NAT.format(hook="postrouting", priority=90, rules="snat to 192.0.2.7")
+    machine.install(first + NAT.format(hook="postrouting", priority=100, rules="masquerade").replace("ip n", "ip m"))
+    assert [ruling.verdict for ruling in machine.judge(FORWARD, FORWARD.packet)] == ["snat"]
+    assert machine.arrives(FORWARD, FORWARD.packet, 2) == "192.0.2.7"
+
+
+def test_a_translated_destination_is_what_later_rules_see(machine: Machine) -> None:
+    nat = NAT.format(hook="prerouting", priority=-100, rules="ip daddr 10.9.9.9 dnat to 10.2.0.2")
+    machine.install(nat + table("ip daddr 10.2.0.2 drop"))
+    rulings = agree_on_stops(machine, replace(FORWARD.packet, dst="10.9.9.9"))
+    assert [ruling.verdict for ruling in rulings] == ["dnat", "drop"]
+
+
+def agree_on_stops(machine: Machine, packet: Meta) -> list[Ruling]:
+    """What is surely said is surely so, whatever else is in doubt."""
+    rulings = machine.judge(FORWARD, packet)
+    dropped = any(ruling.stops for ruling in rulings)
+    passes = not dropped and not any(ruling.verdict == "may drop" for ruling in rulings)
+    arrived = machine.arrives(FORWARD, packet, 2 if passes else 0.03)
+    assert not (dropped and arrived), rulings
+    assert not (passes and not arrived), rulings
+    return rulings
+
+
+# ------------------------------------------------------------------------------------------------ iptables
+
+IPTABLES = [  # lines of arguments, what they say, the packet if it is not a ping
+    ("-A FORWARD -s 10.1.0.0/24 -d 10.2.0.2 -p icmp -m icmp --icmp-type 8 -j DROP", "drop", {}),
+    ("-A FORWARD -p icmp -m icmp --icmp-type 0 -j DROP", "", {}),
+    ("-A FORWARD -p icmp -m icmp --icmp-type 8/0 -j DROP", "drop", {}),
+    ("-A FORWARD ! -s 10.1.0.0/24 -j DROP", "", {}),
+    ("-A FORWARD -s 10.0.0.2/255.0.0.255 -j DROP", "drop", {}),
+    ("-A FORWARD -i v+ ! -o vc -j REJECT --reject-with icmp-host-prohibited", "reject", {}),
+    ("-A FORWARD -i w+ -j DROP", "", {}),
+    ("-A FORWARD -p 4 -j DROP", "drop", TUNNELLED),
+    ("-A FORWARD ! -p 4 -j DROP", "", TUNNELLED),
+    ("-A FORWARD ! -f -p udp -j DROP", "drop", DNS),
+    ("-A FORWARD -f -j DROP", "", {}),
+    ("-A FORWARD -p udp --dport 50:60 -j DROP", "drop", DNS),
+    ("-A FORWARD -p udp ! --dport 53 -j DROP", "", DNS),
+    ("-A FORWARD -p udp -m multiport --dports 22,50:60 -j DROP", "drop", DNS),
+    ("-A FORWARD -p tcp --syn -j DROP", "", {}),
+    ("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -j DROP", "drop", {}),
+    ("-A FORWARD -m state --state NEW -j DROP", "drop", {}),
+    ("-A FORWARD -m conntrack ! --ctstate NEW -j DROP", "", {}),
+    ("-A FORWARD -m iprange --src-range 10.1.0.1-10.1.0.9 -j DROP", "drop", {}),
+    ("-A FORWARD -m length --length 85:1500 -j DROP", "", {}),
+    ("-A FORWARD -m length --length 84 -j DROP", "drop", {}),
+    ("-A FORWARD -m ttl --ttl-lt 64 -j DROP", "drop", {}),
+    ("-A FORWARD -m ttl --ttl-gt 63 -j DROP", "", {}),
+    ("-A FORWARD -m mac --mac-source 02:00:00:00:00:0a -j DROP", "drop", {}),
+    ("-A FORWARD -m mac ! --mac-source 02:00:00:00:00:0a -j DROP", "", {}),
+    ("-A FORWARD -m addrtype --dst-type LOCAL,BROADCAST -j DROP", "", {}),
+    ("-A FORWARD -m addrtype ! --dst-type LOCAL -j DROP", "drop", {}),
+    ("-A FORWARD -m pkttype --pkt-type unicast -j DROP", "drop", {}),
+    ("-A FORWARD -m pkttype --pkt-type broadcast -j DROP", "", {}),
+    (
+        "-t mangle -A PREROUTING -i va -j MARK --set-xmark 0x4000/0xf000\n-A FORWARD -m mark --mark 0x4000/0x4000 -j DROP",
+        "drop",
+        {},
+    ),
+    ("-t mangle -A PREROUTING -i vb -j MARK --set-mark 1\n-A FORWARD -m mark --mark 1 -j DROP", "", {}),
+    ("-A FORWARD -m mark ! --mark 0 -j DROP", "", {}),
+    ('-A FORWARD -m comment --comment "a -j b" -j DROP', "drop", {}),
+    ('-A FORWARD -j LOG --log-prefix "a b"\n-A FORWARD -d 10.2.0.0/24 -j DROP', "drop", {}),
+    ("-P FORWARD DROP", "drop", {}),
+    ("-P FORWARD DROP\n-A FORWARD -s 10.1.0.0/16 -j ACCEPT", "", {}),
+    ("-N SUB\n-A SUB -p udp -j RETURN\n-A SUB -j DROP\n-A FORWARD -j SUB", "drop", {}),
+    ("-N SUB\n-A SUB -p udp -j RETURN\n-A SUB -j DROP\n-A FORWARD -j SUB", "", DNS),
+    ("-N SUB\n-A FORWARD -g SUB\n-A FORWARD -j DROP", "", {}),
+    ("-t raw -A PREROUTING -d 10.2.0.2 -j DROP", "drop", {}),
+    ("-t raw -A PREROUTING -j CT --notrack\n-A FORWARD -m conntrack --ctstate UNTRACKED -j DROP", "drop", {}),
+    ("-t mangle -A POSTROUTING -o vb -j DROP", "drop", {}),
+    ("-A INPUT -j DROP", "", {}),
+]
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])
+@pytest.mark.parametrize(
+    ("rules", "verdict", "change"), IPTABLES, ids=[f"{rules} {change}" for rules, _v, change in IPTABLES]
+)
+def test_iptables(machine: Machine, tool: str, rules: str, verdict: str, change: dict[str, Any]) -> None:
+    machine.install(rules, tool)
+    for ruling in agree(machine, FORWARD, verdict, **change):
+        assert ruling.where.startswith("iptables-legacy table" if tool == "iptables-legacy" else "iptables table")
+        assert ruling.rule.partition(" ")[0] in ("-A", "-P")
