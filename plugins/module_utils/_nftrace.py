@@ -38,7 +38,7 @@ _FIRST = -450  # before conntrack, raw and what others have
 _BASES = {"network": 1, "transport": 2}
 _META_PROTOCOL, _META_NFTRACE = 1, 12
 _REGISTER = 1
-_POLICY, _RULE = 1, 3
+_POLICY = 1
 _CONTINUE = -1
 _CODES = {
     0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat",
@@ -193,8 +193,8 @@ def verdicts(
                     index = int.from_bytes(parts.get(number, b""), "big")
                     packet[name] = interfaces.get(index, str(index)) if index else ""
             kind = int.from_bytes(parts.get(4, b""), "big")
-            if kind == _RULE and not handle:
-                continue  # so the kernel marks the end of a base chain, before its policy
+            if kind != _POLICY and not handle:
+                continue  # so the kernel marks the end of a chain
             rule = listing.rules.get((family, table, handle), "")
             found.append(
                 {
@@ -204,9 +204,9 @@ def verdicts(
                     "family": family,
                     "table": table,
                     "chain": chain,
-                    "handle": handle if kind == _RULE else None,
+                    "handle": handle or None,
                     "verdict": code,
-                    "text": rule if kind == _RULE else f"policy {code}" if kind == _POLICY else "end of the chain",
+                    "text": f"policy {code}" if kind == _POLICY else rule,
                     **packet,
                 }
             )
