@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils import _report, _trace, _trace_text
+from ..module_utils import _frames, _report, _trace, _trace_seen, _trace_text
 
 display = Display()
 
@@ -43,18 +43,17 @@ class ActionModule(ActionBase):
         told = {node: {name: hostvars[node].get(options[name]) or {} for name in _VARIABLES} for node in flow["nodes"]}
         silent = {node: reason for node, own in told.items() if (reason := _silence(own))}
         captures = {node: own["capture"] for node, own in told.items() if "frames" in own["capture"]}
-        trace = _trace.join(
-            flow,
-            {node: own["walk"]["walks"] for node, own in told.items() if "walks" in own["walk"]},
-            silent,
-            {node: _decoded(own["frames"]) for node, own in captures.items()},
+        walks = {node: own["walk"]["walks"] for node, own in told.items() if "walks" in own["walk"]}
+        try:
+            frames = {node: [_frames.decode(frame) for frame in own["frames"]] for node, own in captures.items()}
+        except _frames.MissingLibrary as e:
+            frames, captures, silent = {}, {}, {**silent, "controller": str(e)}
+        trace = _trace_seen.witness(
+            _trace.join(flow, walks, silent),
+            frames,
             {node: own["verdicts"] for node, own in captures.items()},
             told[flow["nodes"][0]]["ping"].get("paths") or [],
-            [
-                f"{node}: {own['lost']} frames or verdicts were not kept"
-                for node, own in captures.items()
-                if own["lost"]
-            ],
+            [f"{node}: {n} frames or verdicts were not kept" for node, own in captures.items() if (n := own["lost"])],
         )
         result = {"changed": False, **trace.data(), "pcaps": self._save(flow, options["dest"], captures)}
         if options["output"] == "json":
@@ -76,8 +75,6 @@ class ActionModule(ActionBase):
                 points.setdefault((node, frame["namespace"], frame["interface"]), []).append(frame)
         if not points or self._task.check_mode:
             return []
-        from ..module_utils import _frames
-
         folder = os.path.abspath(os.path.expanduser(dest or f"trace-{flow['from']}-{flow['to']}"))
         try:
             os.makedirs(folder, exist_ok=True)
@@ -99,11 +96,3 @@ def _silence(own: Mapping[str, Mapping[str, t.Any]]) -> str:
         if key and key not in own[name]:
             return "was not asked (does --limit leave it out?)"
     return ""
-
-
-def _decoded(frames: list[t.Any]) -> list[t.Any]:
-    if not frames:
-        return []
-    from ..module_utils import _frames
-
-    return [_frames.decode(frame) for frame in frames]

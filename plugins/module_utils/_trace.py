@@ -4,8 +4,8 @@
 
 """A path from one end to the other: what each host explained, what was seen there, and where it breaks. Pure.
 
-The walks of podnet.overlay.walk are joined hop after hop, the frames of podnet.overlay.capture are laid beside them,
-and what is in the one and not in the other is where packets are lost.
+The walks of podnet.overlay.walk are joined hop after hop; what leaves the one host must be what the other takes in.
+What was captured comes beside it in ``_trace_seen``.
 """
 
 from __future__ import annotations
@@ -15,30 +15,9 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ._icmp import Answer
-
 Data = Mapping[str, t.Any]
 
-_LEGS = {"request": 8, "reply": 0}  # ICMP types of RFC 792
-_ERRORS = {  # ICMP type and code: what it is a sign of
-    (3, 0): "no_route",
-    (3, 1): "no_neighbour",
-    (3, 2): "no_tunnel_for_outer",
-    (3, 4): "mtu",
-    (3, 9): "filtered",
-    (3, 10): "filtered",
-    (3, 13): "filtered",
-    (11, 0): "routing_loop",
-}
-_REMEDIES = {
-    "no_route": "give the sender of the message a route to that address",
-    "no_neighbour": "see whether the destination is up and on the network that the sender of the message looks for it",
-    "no_tunnel_for_outer": "run overlay.yml, which brings the tunnel of the host that says so",
-    "mtu": "set overlay_mtu to that less the tunnel's bytes, or raise the MTU there",
-    "filtered": "let it pass in the firewall of the sender of the message",
-    "routing_loop": "overlay.yml --check --diff on both hosts shows the route that points back",
-    "filter": "take that rule away, or let the overlay's network pass before it",
-}
+LEGS = ("request", "reply")
 _CONVERGE = "run overlay.yml; with --check --diff it shows what differs"
 
 
@@ -156,7 +135,8 @@ class Trace:
         if self.probe:
             mean = self.probe["rtt_ms"]["avg"] if self.probe.get("rtt_ms") else 0.0
             tries = f"{self.probe['received']} of {self.probe['sent']} probes answered, {mean:.2f} ms"
-        back = " and back" if len(self.legs) > 1 else "; whose address it is, and so the way back, is not known here"
+        last = self.legs[-1].stops[-1]
+        back = " and back" if len(self.legs) > 1 else f", or {last.where} of {last.node}: who has it is not known here"
         mtus, ttls = (_both([getattr(leg, name) for leg in self.legs]) for name in ("path_mtu", "ttl"))
         return f"{ends}{back}: path MTU {mtus}, TTL {ttls} at the end, {tries}"
 
@@ -194,45 +174,31 @@ class Trace:
         }
 
 
-def join(
-    flow: Data,
-    walks: Mapping[str, Data],
-    silent: Mapping[str, str],
-    frames: Mapping[str, Sequence[Data]],
-    verdicts: Mapping[str, Sequence[Data]],
-    pings: Sequence[Data],
-    notes: Sequence[str] = (),
-) -> Trace:
-    """The path, as far as it goes.
+def join(flow: Data, walks: Mapping[str, Data], silent: Mapping[str, str]) -> Trace:
+    """The path as the hosts explain it, as far as it goes.
 
     Args:
         flow: podnet.overlay.flow's answer.
         walks: by node the walks of podnet.overlay.walk.
         silent: by node why it has no walk, or no capture.
-        frames: by node that was captured on, decoded.
-        verdicts: by node what nft traced.
-        pings: the paths that podnet.overlay.ping answered on the source's node; empty if nothing was sent.
-        notes: of the capture.
     """
     legs: list[Leg] = []
-    for name in _LEGS:
+    for name in LEGS:
         nodes = flow["order"].get(name) or []
         if nodes and (not legs or legs[-1].end == "delivered"):
             legs.append(_leg(name, nodes, walks, flow))
-    probe, underlay = _outcomes(flow, pings)
-    trace = Trace(flow, tuple(legs), silent, probe, underlay, notes=tuple(notes))
-    if not frames and not pings:
-        return trace
-    identifier = probe.get("identifier") if probe else None
-    trace = dataclasses.replace(trace, legs=_sight(legs, frames, identifier, probe))
-    errors = {says: fault for own in frames.values() for fault, says in _errors(own, flow["size"], identifier)}
-    trace = dataclasses.replace(trace, errors=tuple(errors))
-    if any(problem.fatal for problem in trace.problems) or (probe and probe["received"] >= probe["sent"]):
-        return trace
-    return _diagnosed(trace, errors, verdicts)
+    return Trace(flow, tuple(legs), silent)
 
 
-# ------------------------------------------------------------------------------------------------ what hosts explain
+def fault(word: str, reason: str, remedy: str) -> dict[str, t.Any]:
+    """A problem without its place."""
+    return {"fault": word, "reason": reason, "remedy": remedy}
+
+
+def at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Problem:
+    """A problem in its place, or of NODE before any."""
+    values = {key: item[key] for key in ("fault", "reason", "remedy", "fatal") if key in item}
+    return Problem(leg, stop.node if stop else node, stop.number if stop else 0, stop.where if stop else "", **values)
 
 
 def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data) -> Leg:
@@ -248,27 +214,18 @@ def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data)
         stops += [Stop(node, number, hop) for number, hop in enumerate(hops, len(stops) + 1)]
         for stop in stops:
             if stop.node == node:
-                problems += [_at(name, stop, **item) for item in stop.hop.get("problems") or ()]
+                problems += [at(name, stop, **item) for item in stop.hop.get("problems") or ()]
         last = stops[-1] if stops else None
         if not any(problem.fatal for problem in problems):
             told = {problem.fault for problem in problems}
             key, found = _onward(name, walk, node, after, walks, flow)
-            problems += [_at(name, last, node=node, **item) for item in found if item["fault"] not in told]
+            problems += [at(name, last, node=node, **item) for item in found if item["fault"] not in told]
         if any(problem.fatal for problem in problems):
             return Leg(name, tuple(stops), "broken", tuple(problems))
         left = _left(walk)
         if after and left.get("next_hop") != _public_ip(flow, after):
             left["source_mac"] = None  # a router's is not known
     return Leg(name, tuple(stops), "delivered", tuple(problems))
-
-
-def _at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Problem:
-    values = {key: item[key] for key in ("fault", "reason", "remedy", "fatal") if key in item}
-    return Problem(leg, stop.node if stop else node, stop.number if stop else 0, stop.where if stop else "", **values)
-
-
-def _fault(fault: str, reason: str, remedy: str) -> dict[str, t.Any]:
-    return {"fault": fault, "reason": reason, "remedy": remedy}
 
 
 def _addressed(hops: Sequence[Data], left: Data) -> list[Data]:
@@ -283,9 +240,13 @@ def _addressed(hops: Sequence[Data], left: Data) -> list[Data]:
 
 
 def _left(walk: Data) -> dict[str, t.Any]:
-    """How it left the host; the next hop is that of the last neighbour entry where it is not said."""
-    last = walk["hops"][-1] if walk["hops"] else {}
-    return {"next_hop": (last.get("neighbour") or {}).get("address"), **(walk.get("left") or {})}
+    """How it left the host. Where the next hop is not said, the last route's gateway is it, or else the destination."""
+    routes = [hop.get("outer_route") or hop.get("route") for hop in walk["hops"]]
+    gateway = next((route.get("via") for route in reversed(routes) if route), None)
+    left = dict(walk.get("left") or {})
+    if left:
+        left["next_hop"] = left.get("next_hop") or gateway or left["packet"]["dst"]
+    return left
 
 
 def _public_ip(flow: Data, node: str) -> t.Any:
@@ -299,15 +260,17 @@ def _onward(
     end, left = walk["end"], _left(walk)
     target = flow["destination" if name == "request" else "source"]
     if end == "broken":
-        return name, [_fault("broken", "the walk ends here, without a word why", "look at its notes")]
+        return name, [fault("broken", "the walk ends here, without a word why", "look at its notes")]
     if after is None:
         if end == "delivered":
             return name, []
-        reason = f"it leaves by {left.get('interface')} towards {left.get('next_hop')}, but {target} is on this host"
-        return name, [_fault("no_route", reason, _CONVERGE)]
+        if left["next_hop"] == target:
+            return name, []  # to a namespace that has no name there
+        reason = f"it leaves by {left['interface']} towards {left['next_hop']}, but {target} is on this host"
+        return name, [fault("no_route", reason, _CONVERGE)]
     if end == "delivered":
         reason = f"it is delivered here, but {target} is on {after}: two have that address"
-        return name, [_fault("duplicate_address", reason, f"take {target} from the one here")]
+        return name, [fault("duplicate_address", reason, f"take {target} from the one here")]
     return _crossing(name, left, node, after, walks, flow)
 
 
@@ -322,22 +285,22 @@ def _crossing(
         reason = "it leaves {} a tunnel, and {} awaits it {} one".format(
             *(("in", after, "without") if tunnelled else ("without", after, "in"))
         )
-        return name, [_fault("wrong_gateway", reason, _CONVERGE)]
+        return name, [fault("wrong_gateway", reason, _CONVERGE)]
     address = _public_ip(flow, after)
     outer = (arrivals[key] or {}).get("outer")
     faults = []
     if outer:
         wanted = [("dst", "wrong_gateway"), ("src", "wrong_local"), ("vni", "no_tunnel_for_outer")]
-        for field, fault in [*wanted, ("port", "no_tunnel_for_outer")]:
+        for field, word in [*wanted, ("port", "no_tunnel_for_outer")]:
             has = packet.get("dport" if field == "port" else field)
             if field in outer and has is not None and str(has) != str(outer[field]):
                 words = {"src": "outer source", "dst": "outer destination"}.get(field, field)
-                faults.append(_fault(fault, f"its {words} is {has}, and {after} awaits {outer[field]}", _CONVERGE))
+                faults.append(fault(word, f"its {words} is {has}, and {after} awaits {outer[field]}", _CONVERGE))
     elif (flow["packets"][node][name].get("overlay") or {}).get("remote") and left.get("next_hop") not in (
         None,
         address,
     ):
-        faults.append(_fault("wrong_gateway", f"it goes to {left['next_hop']}, and {after} is {address}", _CONVERGE))
+        faults.append(fault("wrong_gateway", f"it goes to {left['next_hop']}, and {after} is {address}", _CONVERGE))
     hops = walks.get(after, {}).get(key, {}).get("hops") or []
     return key, [*faults, *_stale(left, hops, node, after, address)]
 
@@ -354,7 +317,7 @@ def _stale(left: Data, hops: Sequence[Data], node: str, after: str, address: str
         if used and has and used.lower() != has.lower():
             reason = f"{node} sends to {used}, and {hop['interface']} of {after} has {has}"
             remedy = f"on {node}: ip neigh flush {entry} nud all; if the entry comes back, find out who writes it"
-            yield _fault("stale_neighbour", reason, remedy)
+            yield fault("stale_neighbour", reason, remedy)
 
 
 def innermost(packet: Data) -> Data:
@@ -366,152 +329,3 @@ def innermost(packet: Data) -> Data:
 
 def _both(values: list[int | None]) -> str:
     return str(values[0]) if len(set(values)) == 1 else " there, ".join(str(value) for value in values) + " back"
-
-
-# ------------------------------------------------------------------------------------------------ what is seen
-
-
-def _outcomes(flow: Data, pings: Sequence[Data]) -> tuple[Data | None, Data | None]:
-    """Ping's result for the path and for the underlay."""
-    by = {(path["namespace"], path["address"]): path for path in pings}
-    namespace = flow["from"].split("@")[0]
-    first = next((path for path in pings if path["address"] == flow["destination"]), None)
-    underlay = by.get(("", flow["underlay"][1])) if len(flow.get("underlay") or ()) > 1 else None
-    return by.get((namespace, flow["destination"]), first), underlay
-
-
-def _sight(
-    legs: Sequence[Leg], frames: Mapping[str, Sequence[Data]], identifier: int | None, probe: Data | None
-) -> tuple[Leg, ...]:
-    """The legs with the frames of one request and its reply: of a lost one, if any was."""
-    ours = {node: [frame for frame in own if _is_probe(frame, identifier)] for node, own in frames.items()}
-    sequences = sorted({frame["icmp"]["seq"] for own in ours.values() for frame in own})
-    sights = [
-        tuple(_sighted(leg, {node: _of(own, sequence) for node, own in ours.items()}) for leg in legs)
-        for sequence in sequences or [0]
-    ]
-    counts = [sum(stop.seen is not None for leg in sight for stop in leg.stops) for sight in sights]
-    lost = probe is not None and probe["received"] < probe["sent"]
-    return sights[counts.index((min if lost else max)(counts))]
-
-
-def _is_probe(frame: Data, identifier: int | None) -> bool:
-    icmp = frame.get("icmp") or {}
-    return icmp.get("type") in _LEGS.values() and (identifier is None or icmp.get("id") == identifier)
-
-
-def _of(frames: Sequence[Data], sequence: int) -> list[Data]:
-    return sorted((f for f in frames if f["icmp"]["seq"] == sequence), key=lambda frame: float(frame["time"]))
-
-
-def _sighted(leg: Leg, frames: Mapping[str, list[Data]]) -> Leg:
-    left = {node: [f for f in own if f["icmp"]["type"] == _LEGS[leg.name]] for node, own in frames.items()}
-    stops = []
-    for stop in leg.stops:
-        own = left.get(stop.node, [])
-        place = (stop.hop.get("namespace") or "", stop.hop["interface"])
-        match = next((f for f in own if (f.get("namespace") or "", f["interface"]) == place), None)
-        seen = None
-        if match is not None:
-            own.remove(match)  # a frame that goes in and out of one interface is two hops
-            since = round((match["time"] - frames[stop.node][0]["time"]) * 1000, 3)
-            seen = Seen(match["time"], since, match["length"], match["ip"][-1]["ttl"], match.get("text", ""))
-        stops.append(dataclasses.replace(stop, captured=stop.node in frames, seen=seen))
-    return dataclasses.replace(leg, stops=tuple(stops))
-
-
-def _errors(frames: Sequence[Data], size: int, identifier: int | None) -> Iterator[tuple[str, str]]:
-    """The ICMP errors about the probe: what each is a sign of, and its words with who says so."""
-    for frame in frames:
-        icmp = frame.get("icmp") or {}
-        about = ((icmp.get("about") or {}).get("icmp") or {}).get("id")
-        if icmp.get("type") in (3, 11) and (about is None or identifier is None or about == identifier):
-            kind = (icmp["type"], icmp.get("code", 0))
-            answer = Answer(0, 0, frame["ip"][-1]["src"], 0, *kind, icmp.get("mtu") or 0)
-            yield _ERRORS.get(kind, "refused"), answer.complaint(size)
-
-
-# ------------------------------------------------------------------------------------------------ where it is lost
-
-
-def _diagnosed(trace: Trace, errors: Mapping[str, str], verdicts: Mapping[str, Sequence[Data]]) -> Trace:
-    """The trace with the place that the probe was last seen at as a problem."""
-    path = [(leg.name, stop) for leg in trace.legs for stop in leg.stops if stop.captured]
-    last = max((i for i, (_leg_name, stop) in enumerate(path) if stop.seen), default=-1)
-    if last == len(path) - 1 and (trace.probe is None or trace.silent):
-        return trace  # all that can be known was seen
-    before = path[last] if last >= 0 else None
-    after = path[last + 1] if last + 1 < len(path) else None
-    leg, stop = before or after or (trace.legs[0].name, None)
-    if before and after and before[0] != after[0]:
-        leg, stop = after  # delivered, and not answered
-    found = _loss(trace, before, after, errors, verdicts)
-    problem = _at(leg, stop, node=trace.flow["nodes"][0], **found)
-    legs = [
-        dataclasses.replace(item, end="broken", problems=(*item.problems, problem)) if item.name == leg else item
-        for item in trace.legs
-    ]
-    return dataclasses.replace(trace, legs=tuple(legs[: [item.name for item in legs].index(leg) + 1]))
-
-
-def _loss(
-    trace: Trace,
-    before: tuple[str, Stop] | None,
-    after: tuple[str, Stop] | None,
-    errors: Mapping[str, str],
-    verdicts: Mapping[str, Sequence[Data]],
-) -> dict[str, t.Any]:
-    probe = trace.probe or {}
-    some = f"{probe['sent'] - probe['received']} of {probe['sent']} probes lost; " if probe.get("received") else ""
-    for says, fault in errors.items():
-        return _fault(fault, some + says, _REMEDIES.get(fault, "look at the sender of the message"))
-    here, there = (place[1] if place else None for place in (before, after))
-    if here and there and here.node != there.node:
-        return _between(trace, here, there, some)
-    node = here.node if here else there.node if there else trace.flow["nodes"][0]
-    for verdict in verdicts.get(node, ()):
-        if verdict["verdict"] == "drop" and (verdict.get("icmp") or {}).get("id") in (None, probe.get("identifier")):
-            return _fault("filtered", f"{some}{_ruled(verdict)}", _REMEDIES["filter"])
-    if here is None:
-        return _fault(
-            "not_sent", f"{some}{probe.get('error') or 'no frame left'}", "see whether the pod has its link, up"
-        )
-    if there is None:
-        return _fault("no_answer", f"{some}{probe.get('error') or 'no answer'}", "see what the last hop's host says")
-    if before and after and before[0] != after[0]:
-        remedy = f"look into {trace.flow['to']}: its routes, its own rules, net.ipv4.icmp_echo_ignore_all"
-        return _fault("no_answer", f"{some}the request was delivered, and no reply came out", remedy)
-    reason = f"{some}seen at {here.where} and not at {there.where}; nft traced no rule that drops it"
-    remedy = f"on {node}: nstat -az | grep -iE 'drop|discard|filter'; ip -s link show; bridge link show"
-    return _fault("lost_in_host", reason, remedy)
-
-
-def _between(trace: Trace, here: Stop, there: Stop, some: str) -> dict[str, t.Any]:
-    """Lost on the underlay."""
-    tried, packet = trace.underlay, here.hop["packet"]
-    way = f"{some}left {here.node} by {here.where} and never came in at {there.where} of {there.node}"
-    if tried and not tried["received"]:
-        reason = f"{way}; a ping between the public addresses is lost as well: {tried['error']}"
-        return _fault("underlay_down", reason, "repair the network between the hosts; the overlay is not the cause")
-    answered = "; a ping between the public addresses is answered" if tried else ""
-    smaller = (
-        "" if trace.flow["size"] <= 548 else "; or its MTU is too small: does -e size=84 pass? Then set overlay_mtu"
-    )
-    if not packet.get("inner"):
-        remedy = (
-            "allow the pods' addresses on the port (AWS: source/destination check; OpenStack: allowed address pairs)"
-        )
-        return _fault("lost_between_hosts", way + answered + "; pods' addresses are filtered", remedy + smaller)
-    if packet["protocol"] == "ipip":
-        remedy = (
-            "security group and firewall must let IP protocol 4 pass; Azure always drops it: overlay_backend: vxlan"
-        )
-        return _fault("lost_between_hosts", f"{way}{answered}; IP protocol 4 is filtered on the way", remedy + smaller)
-    port = f"UDP port {packet.get('dport')}"
-    remedy = f"security group and firewall must let {port} pass"
-    return _fault("lost_between_hosts", f"{way}{answered}; {port} is filtered on the way", remedy + smaller)
-
-
-def _ruled(verdict: Data) -> str:
-    place = "{hook}, table {family} {table} chain {chain}: {text}".format(**verdict)
-    return f"dropped at {place}" + (f" (in namespace {verdict['namespace']})" if verdict.get("namespace") else "")

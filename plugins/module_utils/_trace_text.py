@@ -18,7 +18,9 @@ _PROTOCOLS = {"icmp": "ICMP (1)", "ipip": "IPIP (4)", "tcp": "TCP (6)", "udp": "
 def render(trace: Trace) -> str:
     """The whole path and the verdict. The reply, which mirrors the request, is told more briefly."""
     size = "{size} bytes{df}".format(size=trace.flow["size"], df=", DF" if trace.flow["df"] else "")
-    lines = ["{from} {source} to {to} {destination}, ".format(**trace.flow) + size]
+    pairs = (("from", "source"), ("to", "destination"))
+    ends = [" ".join(dict.fromkeys(str(trace.flow[key]) for key in pair)) for pair in pairs]
+    lines = [f"{' to '.join(ends)}, {size}"]
     for leg in trace.legs:
         lines += _leg(leg, trace, brief=leg.name == "reply")
     heard = [f"heard: {line}" for line in trace.errors] + [f"note: {line}" for line in trace.notes]
@@ -40,7 +42,9 @@ def _leg(leg: Leg, trace: Trace, *, brief: bool) -> Iterator[str]:
         frame = [] if brief or lost else list(_frame(stop.hop))
         yield from (_INDENT + line for line in (["the same frame"] if frame == above else frame))
         above = frame or above
-        yield from (_INDENT + line for line in _stop(stop, after, brief=brief or lost))
+        yield from (
+            _INDENT + line for line in ([_said("seen", "not here")] if lost else _stop(stop, after, brief=brief))
+        )
         yield from _problems(leg, stop.number)
     if not leg.stops or any(problem.number == 0 for problem in leg.problems):
         yield ""

@@ -129,3 +129,12 @@ def test_frames_that_were_not_kept_are_told(hosts: Hosts) -> None:
     hosts.capture()
     hosts.variables["k8s-2"]["podnet_capture"]["lost"] = 3
     assert "note: k8s-2: 3 frames or verdicts were not kept" in hosts.run()[1]
+
+
+def test_without_scapy_the_explanation_stands(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts.capture()
+    monkeypatch.setattr(_frames, "decode", MagicMock(side_effect=_frames.MissingLibrary("no scapy: pip install scapy")))
+    result, shown = hosts.run()
+    assert result["silent"] == {"controller": "no scapy: pip install scapy"}
+    assert result["pcaps"] == []
+    assert "delivers" in shown

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _trace
+from ansible_collections.podnet.overlay.plugins.module_utils import _trace, _trace_seen
 from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
 from ansible_collections.podnet.overlay.plugins.module_utils._trace_text import render
 
@@ -50,7 +50,8 @@ class Path:
         return hop
 
     def join(self) -> _trace.Trace:
-        return _trace.join(self.flow, self.walks, self.silent, self.frames, self.verdicts, self.pings)
+        explained = _trace.join(self.flow, self.walks, self.silent)
+        return _trace_seen.witness(explained, self.frames, self.verdicts, self.pings)
 
     def fault(self) -> tuple[str, str, int]:
         """The first fatal problem: its fault, and where."""
@@ -179,7 +180,7 @@ def test_a_neighbour_entry_with_another_mac_is_stale(path: Path, known: str | No
     left = path.walks["k8s-1"]["request"]["left"]
     left["destination_mac"] = "00:0c:29:00:00:99"
     if known is None:
-        del left["next_hop"]  # then the hop's neighbour says it
+        del left["next_hop"]  # then the route says it
     assert path.fault() == ("stale_neighbour", "k8s-1", 5)
 
 
@@ -215,14 +216,19 @@ def test_an_address_of_nobody_has_no_way_back() -> None:
         "k8s-2": {"request": seed.arrival("k8s-1", "k8s-2")},
     }
     assert path.join().works
-    assert "is not known here" in path.join().verdict
+    assert "10.244.1.200, or cni-w8b7p/eth0 of k8s-2: who has it is not known here" in path.join().verdict
+    path.walks["k8s-2"]["request"].update(
+        end="left", left={"interface": "cni0", "packet": seed.packet("", "10.244.1.200", 62)}
+    )
+    assert path.join().works
+    assert "10.244.0.3 to 10.244.1.200, 84 bytes" in render(path.join())
 
 
 def test_one_host_needs_no_more_than_its_walks() -> None:
     walk = {**seed.arrival("k8s-1", "k8s-2"), "end": "delivered"}
     hand_made = {"from": "ns1", "to": "ns2", "source": "10.1.1.2", "destination": "10.1.1.3", "size": 84, "df": True}
     hand_made.update(nodes=["here"], order={"request": ["here"], "reply": ["here"]})
-    trace = _trace.join(hand_made, {"here": {"request": walk, "reply": walk}}, {}, {}, {}, [])
+    trace = _trace.join(hand_made, {"here": {"request": walk, "reply": walk}}, {})
     assert trace.works
     assert len(trace.legs) == 2
 
