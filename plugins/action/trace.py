@@ -10,7 +10,6 @@ import textwrap
 import typing as t
 from collections.abc import Mapping
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -55,36 +54,37 @@ class ActionModule(ActionBase):
             told[flow["nodes"][0]]["ping"].get("paths") or [],
             [f"{node}: {n} frames or verdicts were not kept" for node, own in captures.items() if (n := own["lost"])],
         )
-        result = {"changed": False, **trace.data(), "pcaps": self._save(flow, options["dest"], captures)}
+        result: dict[str, t.Any] = {"changed": False, **trace.data(), "pcaps": []}
+        folder = os.path.abspath(os.path.expanduser(options["dest"] or f"trace-{flow['from']}-{flow['to']}"))
+        unsaved = ""
+        try:
+            result["pcaps"] = [] if self._task.check_mode else _save(folder, captures)
+        except OSError as e:
+            unsaved = f"dest: {e.filename or folder} cannot be written: {e.strerror}"
         if options["output"] == "json":
             display.display(json.dumps(result, indent=2))
         else:
-            saved = [f"\nframes in {os.path.dirname(result['pcaps'][0])}"] if result["pcaps"] else []
+            saved = [f"\nframes in {folder}"] if result["pcaps"] else []
             display.display("\n".join(["", _trace_text.render(trace), *saved]))
-        if trace.works:
+        if trace.works and not unsaved:
             return result
         if options["output"] == "text":  # a person has read it: no need to dump it below once more
             result = {key: result[key] for key in ("changed", "problems", "silent", "pcaps")}
-        return {**result, "failed": True, "msg": trace.verdict}
+        return {**result, "failed": True, "msg": unsaved if trace.works else trace.verdict}
 
-    def _save(self, flow: Mapping[str, t.Any], dest: str | None, captures: Mapping[str, t.Any]) -> list[str]:
-        """The files of frames, one for each node and interface where any were seen."""
-        points: dict[tuple[str, str, str], list[t.Any]] = {}
-        for node, own in captures.items():
-            for frame in own["frames"]:
-                points.setdefault((node, frame["namespace"], frame["interface"]), []).append(frame)
-        if not points or self._task.check_mode:
-            return []
-        folder = os.path.abspath(os.path.expanduser(dest or f"trace-{flow['from']}-{flow['to']}"))
-        try:
-            os.makedirs(folder, exist_ok=True)
-            paths = []
-            for point, frames in points.items():
-                paths.append(os.path.join(folder, _trace_text.pcap_name(*point)))
-                _frames.write_pcap(paths[-1], frames)
-        except OSError as e:
-            raise AnsibleActionFail(f"dest: {e.filename or folder} cannot be written: {e.strerror}") from e
-        return paths
+
+def _save(folder: str, captures: Mapping[str, t.Any]) -> list[str]:
+    """The files of frames, one for each node and interface where any were seen."""
+    points: dict[tuple[str, str, str], list[t.Any]] = {}
+    for node, own in captures.items():
+        for frame in own["frames"]:
+            points.setdefault((node, frame["namespace"], frame["interface"]), []).append(frame)
+    if points:
+        os.makedirs(folder, exist_ok=True)
+    paths = {os.path.join(folder, _trace_text.pcap_name(*point)): frames for point, frames in points.items()}
+    for path, frames in paths.items():
+        _frames.write_pcap(path, frames)
+    return list(paths)
 
 
 def _silence(own: Mapping[str, Mapping[str, t.Any]]) -> str:

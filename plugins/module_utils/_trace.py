@@ -135,10 +135,15 @@ class Trace:
         if self.probe:
             mean = self.probe["rtt_ms"]["avg"] if self.probe.get("rtt_ms") else 0.0
             tries = f"{self.probe['received']} of {self.probe['sent']} probes answered, {mean:.2f} ms"
-        last = self.legs[-1].stops[-1]
-        back = " and back" if len(self.legs) > 1 else f", or {last.where} of {last.node}: who has it is not known here"
+        if len(self.legs) > 1:
+            ends += " and back"
+        else:
+            last = self.legs[-1].stops[-1]
+            ends = (
+                f"{self.flow['from']} gets to {last.where} of {last.node}; who has {self.flow['to']} there is not known"
+            )
         mtus, ttls = (_both([getattr(leg, name) for leg in self.legs]) for name in ("path_mtu", "ttl"))
-        return f"{ends}{back}: path MTU {mtus}, TTL {ttls} at the end, {tries}"
+        return f"{ends}: path MTU {mtus}, TTL {ttls} at the end, {tries}"
 
     def data(self) -> dict[str, t.Any]:
         """As podnet.overlay.trace returns it."""

@@ -216,7 +216,7 @@ def test_an_address_of_nobody_has_no_way_back() -> None:
         "k8s-2": {"request": seed.arrival("k8s-1", "k8s-2")},
     }
     assert path.join().works
-    assert "10.244.1.200, or cni-w8b7p/eth0 of k8s-2: who has it is not known here" in path.join().verdict
+    assert "gets to cni-w8b7p/eth0 of k8s-2; who has 10.244.1.200 there is not known" in path.join().verdict
     path.walks["k8s-2"]["request"].update(
         end="left", left={"interface": "cni0", "packet": seed.packet("", "10.244.1.200", 62)}
     )
