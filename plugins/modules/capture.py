@@ -145,13 +145,13 @@ frames:
       description: The frame's first bytes in Base64, as many as O(snap).
       type: str
   sample:
-    - namespace: web
+    - namespace: left
       interface: eth0
       link: ethernet
       direction: out
-      time: 1784637243.636646
+      time: 1795444100.3986266
       length: 98
-      data: ClgK9AABClgK9AACCABFAABUAAAAAEABZGwK9AACCvQBAggASx+PbgABAAECAw==
+      data: "mnQbCq3IypFv+pT+CABFAABUWgEAAEABCZMKCQECCgkCAggAVFOsmAABAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc="
 verdicts:
   description: Each rule of nftables that a packet met, and the policy at a chain's end, oldest first.
   type: list
@@ -214,22 +214,22 @@ verdicts:
       type: dict
   sample:
     - namespace: ""
-      time: 1784637243.636701
-      id: 5f3a0c11
+      time: 1795444100.3990047
+      id: 332a4b54
       hook: forward
-      family: inet
-      table: filter
-      chain: forward
-      handle: 4
-      text: ip daddr 10.244.1.0/24 drop
+      family: ip
+      table: t
+      chain: f
+      handle: 2
+      text: ip daddr 10.9.2.2 counter drop
       verdict: drop
-      iif: cni0
-      oif: flannel.ipip
-      src: 10.244.0.2
-      dst: 10.244.1.2
+      iif: left
+      oif: right
+      src: 10.9.1.2
+      dst: 10.9.2.2
       protocol: icmp
       ttl: 63
-      icmp: {type: 8, code: 0, id: 36718, seq: 1}
+      icmp: {type: 8, code: 0, id: 44184, seq: 1}
       inner: null
 lost:
   description: Number of chosen frames and verdicts that were not kept.
