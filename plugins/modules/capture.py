@@ -151,7 +151,8 @@ frames:
       direction: out
       time: 1795444100.3986266
       length: 98
-      data: "mnQbCq3IypFv+pT+CABFAABUWgEAAEABCZMKCQECCgkCAggAVFOsmAABAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc="
+      data: "mnQbCq3IypFv+pT+CABFAABUWgEAAEABCZMKCQECCgkCAggAVFOsmAABAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g\
+        ISIjJCUmJygpKissLS4vMDEyMzQ1Njc="
 verdicts:
   description: Each rule of nftables that a packet met, and the policy at a chain's end, oldest first.
   type: list
