@@ -29,6 +29,7 @@ PACKAGES = (
     "dbus",
     "iperf3",
     "iproute2",
+    "iptables",
     "iputils-ping",
     "kmod",
     "linux-image-cloud-amd64",

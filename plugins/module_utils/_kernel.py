@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from . import _netns
 from ._difference import Operation
 from ._model import (
     ALIAS_PREFIX,
@@ -446,12 +447,6 @@ class Kernel:
 
     # -------------------------------------------------------------------------------------------- namespaces
 
-    def named_namespaces(self) -> list[str]:
-        """The namespaces under /run/netns. A file there that is no namespace (a torn creation) does not count."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(name for name in os.listdir(NETNS_FOLDER) if _is_namespace(os.path.join(NETNS_FOLDER, name)))
-        return []
-
     def _descriptor(self, namespace: str) -> int:
         if namespace not in self._fds:
             self._fds[namespace] = os.open(os.path.join(NETNS_FOLDER, namespace), os.O_RDONLY | os.O_CLOEXEC)
@@ -481,7 +476,7 @@ class Kernel:
         A namespace that is not there is simply absent from the answer.
         """
         found: list[Object] = []
-        present = {"", *self.named_namespaces()}
+        present = {"", *_netns.names()}
         wanted = [name for name in namespaces if name in present]
         raw = {name: list(self._decoded(name, _GETLINK, self._ifinfmsg)) for name in wanted}
         names = {name: {link["index"]: link.get_attr("IFLA_IFNAME") for link in links} for name, links in raw.items()}
@@ -520,7 +515,7 @@ class Kernel:
 
     def namespace_owners(self) -> dict[str, str]:
         """Each named namespace with the document that owns it, '' for a foreign one."""
-        return {name: _owner(inside(name, loopback_alias)) for name in self.named_namespaces()}
+        return {name: _owner(inside(name, loopback_alias)) for name in _netns.names()}
 
     def _decoded(self, namespace: str, kind: int, message: Any, family: int = 0) -> Iterator[Any]:
         query = message()
@@ -1042,14 +1037,6 @@ def _broadcast(address: str, length: int) -> str:
     return socket.inet_ntoa(
         struct.pack("!I", struct.unpack("!I", socket.inet_aton(address))[0] | (1 << (32 - length)) - 1)
     )
-
-
-def _is_namespace(path: str) -> bool:
-    """Whether the nsfs file system is mounted there."""
-    try:
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
-    except OSError:
-        return False
 
 
 def _sysctl_path(name: str) -> str:

@@ -25,6 +25,14 @@ _LOOPBACK = 1  # the index of lo, in every namespace
 T = t.TypeVar("T")
 
 
+def names() -> list[str]:
+    """The namespaces with a name. A file in the folder that is no namespace (a torn creation) does not count."""
+    try:
+        return sorted(name for name in os.listdir(FOLDER) if _is_namespace(os.path.join(FOLDER, name)))
+    except FileNotFoundError:
+        return []
+
+
 def inside(namespace: str | None, work: t.Callable[[], T]) -> T:
     """Return what WORK returns in the named namespace, or in a new one of its own if None.
 
@@ -65,6 +73,14 @@ def loopback_alias() -> str:
             return reply[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
         at += max(4, (length + 3) & ~3)
     return ""
+
+
+def _is_namespace(path: str) -> bool:
+    """Whether the nsfs file system is mounted there."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
 
 
 def _enter(namespace: str | None) -> None:

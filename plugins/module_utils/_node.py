@@ -391,13 +391,14 @@ def _text(path: str) -> str:
         return ""
 
 
-def _program(name: str) -> str | None:
+def program(name: str) -> str | None:
+    """The path of a program, which may be where only root looks."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
 
 
 def _iproute(run: Run, family: str, network: str | None) -> tuple[list[Facts], list[Facts], list[Facts]]:
     package = IPROUTE_PACKAGE.get(family, "iproute2")
-    ip = _program("ip")
+    ip = program("ip")
     if ip is None:
         raise NodeError(f"host {os.uname().nodename} has no program ip: install the package {package}")
     queries = ["addr show", "route show table main default"]
@@ -416,7 +417,7 @@ def _iproute(run: Run, family: str, network: str | None) -> tuple[list[Facts], l
 
 def _nft(run: Run) -> tuple[str | None, list[Facts]]:
     """nftables' version and base chains; one process tells both, unless it is forbidden to look."""
-    nft = _program("nft")
+    nft = program("nft")
     if nft is None:
         return None, []
     code, out, _err = run([nft, "-j", "list", "chains"])
@@ -435,8 +436,8 @@ def _legacy_forward(run: Run) -> str:
     """The FORWARD chain of iptables-legacy, asked only where that has a filter table at all."""
     if "filter" not in _text("/proc/net/ip_tables_names").split():
         return ""
-    program = _program("iptables-legacy") or _program("iptables")
-    return run([program, "-w", "-S", "FORWARD"])[1] if program else ""
+    iptables = program("iptables-legacy") or program("iptables")
+    return run([iptables, "-w", "-S", "FORWARD"])[1] if iptables else ""
 
 
 def _pyroute2() -> str | None:
@@ -484,7 +485,7 @@ def _make(run: Run, kinds: list[str]) -> set[str] | None:
     which have no module tree but the host's kernel. None if no namespace may be made."""
     details = {"ipip": "local 127.0.0.1", "vxlan": "id 1 dstport 8472"}
     lines = [f"link add podnet-{kind} type {kind} {details.get(kind, '')}" for kind in kinds]
-    argv = [_program("ip"), "-force", "-j", "-batch", "-"]
+    argv = [program("ip"), "-force", "-j", "-batch", "-"]
     try:
         out = _netns.inside(None, lambda: run(argv, data="\n".join([*lines, "link show"])))[1]
     except OSError:

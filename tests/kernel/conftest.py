@@ -44,10 +44,9 @@ def _has_ipip() -> bool:
     return subprocess.run(["unshare", "-n", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(autouse=True)
-def _tunnels(request: pytest.FixtureRequest) -> None:
-    """Tests marked ``ipip`` say so where this kernel has none."""
-    if request.node.get_closest_marker("ipip") and not _has_ipip():
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``ipip`` say so where this kernel has none, before a fixture tries."""
+    if item.get_closest_marker("ipip") and not _has_ipip():
         pytest.skip(f"the kernel {platform.release()} has no IPIP: run this on a lab machine (python3 -m lab up)")
 
 

@@ -1,0 +1,326 @@
+"""The walk of a packet against what the kernel does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
+
+from tests.kernel.hosts import Host
+from tests.kernel.overlays import NODES, TABLE, TUNNELS, document, overlay, settings
+
+BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def hosts(backend: str) -> Iterator[dict[str, Host]]:
+    with overlay(backend) as made:
+        yield made
+
+
+def walks(hosts: dict[str, Host], backend: str, source: str, target: str, **options: Any) -> dict[str, Any]:
+    """Each leg of the path: the hops of all hosts on it, in order, as far as the packet comes."""
+    path = flow(source, target, NODES, settings(backend), **options)
+    answers = {name: hosts[name].module("walk", packets=path["packets"][name])["walks"] for name in path["nodes"]}
+    legs = {}
+    for leg, names in path["order"].items():
+        hops: list[dict[str, Any]] = []
+        for name in names:
+            hops += [{"node": name, **hop} for hop in answers[name][leg]["hops"]]
+            if answers[name][leg]["end"] == "broken":
+                break
+        legs[leg] = hops
+    return legs
+
+
+def seen(hops: list[dict[str, Any]]) -> list[tuple[str, str, int, int]]:
+    """Where, which interface, how many bytes, and the TTL of the innermost packet."""
+    found = []
+    for hop in hops:
+        packet = hop["packet"]
+        while packet["inner"]:
+            packet = packet["inner"]
+        found.append((hop["namespace"] or hop["node"], hop["interface"], hop["length"], packet["ttl"]))
+    return found
+
+
+def problems(legs: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return [
+        (leg, hop["node"], hop["interface"], problem["fault"])
+        for leg, hops in legs.items()
+        for hop in hops
+        for problem in hop["problems"]
+    ]
+
+
+ON_THE_WAY = {
+    "ipip": [
+        ("node1", "flannel.ipip", 84, 63),
+        ("node1", "eth1", 118, 63),
+        ("node2", "eth1", 118, 63),
+        ("node2", "flannel.ipip", 84, 63),
+    ],
+    "vxlan": [
+        ("node1", "flannel.1", 98, 63),
+        ("node1", "eth1", 148, 63),
+        ("node2", "eth1", 148, 63),
+        ("node2", "flannel.1", 98, 63),
+    ],
+    "host-gw": [("node1", "eth1", 98, 63), ("node2", "eth1", 98, 63)],
+}
+
+
+def test_a_sound_path_has_the_seeds_numbers(hosts: dict[str, Host], backend: str) -> None:
+    legs = walks(hosts, backend, "web@node1", "db@node2")
+    assert problems(legs) == []
+    assert seen(legs["request"]) == [
+        ("web", "eth0", 98, 64),
+        ("node1", "veth-web", 98, 64),
+        ("node1", "cni0", 98, 64),
+        *ON_THE_WAY[backend],
+        ("node2", "cni0", 98, 62),
+        ("node2", "veth-db", 98, 62),
+        ("db", "eth0", 98, 62),
+    ]
+    assert seen(legs["reply"])[0] == ("db", "eth0", 98, 64)
+    assert seen(legs["reply"])[-1] == ("web", "eth0", 98, 62)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What breaks a path: a command on a host, where the walk tells it, and the fault's word."""
+
+    name: str
+    node: str
+    breaks: str
+    told: tuple[str, str, str, str]
+    mends: str = ""
+    backends: tuple[str, ...] = ("ipip", "vxlan", "host-gw")
+    passes: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+TUNNELLED = ("ipip", "vxlan")
+FOREIGN = "nft add table inet foreign; nft 'add chain inet foreign c {{ type filter hook {} priority 0; }}'; nft add rule inet foreign c {}"
+FAULTS = [
+    Fault("no route", "node1", "ip route del 10.244.1.0/24", ("request", "node1", "cni0", "no_route")),
+    Fault("no route back", "node2", "ip route del 10.244.0.0/24", ("reply", "node2", "cni0", "no_route")),
+    Fault(
+        "no route in the pod",
+        "node1",
+        "ip -n web route del default; ip -n web route del 10.244.0.0/16",
+        ("request", "node1", "eth0", "no_route"),
+    ),
+    Fault(
+        "wrong gateway",
+        "node1",
+        "ip route replace 10.244.1.0/24 via 198.51.100.99 dev $device onlink proto 244",
+        ("request", "node1", "cni0", "wrong_gateway"),
+    ),
+    Fault(
+        "another device",
+        "node1",
+        "ip route replace 10.244.1.0/24 dev cni0 proto 244",
+        ("request", "node1", "cni0", "wrong_gateway"),
+    ),
+    Fault(
+        "tunnel down",
+        "node1",
+        "ip link set $tunnel down",
+        ("request", "node1", "cni0", "tunnel_down"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "tunnel missing",
+        "node1",
+        "ip link del $tunnel",
+        ("request", "node1", "cni0", "tunnel_missing"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "far tunnel down",
+        "node2",
+        "ip link set $tunnel down",
+        ("request", "node2", "eth1", "tunnel_down"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "far tunnel missing",
+        "node2",
+        "ip link del $tunnel",
+        ("request", "node2", "eth1", "tunnel_missing"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "wrong local address",
+        "node1",
+        "ip link set $tunnel type ipip local 198.51.100.77 remote any",
+        ("request", "node1", "flannel.ipip", "wrong_local"),
+        backends=("ipip",),
+    ),
+    Fault(
+        "wrong local address at the far end",
+        "node2",
+        "ip link set $tunnel type ipip local 198.51.100.77 remote any",
+        ("request", "node2", "eth1", "wrong_local"),
+        backends=("ipip",),
+    ),
+    Fault(
+        "forwarding off at the first node",
+        "node1",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        ("request", "node1", "cni0", "forwarding_off"),
+    ),
+    Fault(
+        "forwarding off at the far node",
+        "node2",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        ("request", "node2", "{arrival}", "forwarding_off"),
+    ),
+    Fault(
+        "strict rp_filter",
+        "node2",
+        "sysctl -qw net.ipv4.conf.all.rp_filter=1; ip route replace 10.244.0.0/24 dev cni0",
+        ("request", "node2", "{arrival}", "rp_filter"),
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0; ip route del 10.244.0.0/24",
+    ),
+    Fault(
+        "DROP in FORWARD by iptables",
+        "node1",
+        "iptables-nft -P FORWARD DROP",
+        ("request", "node1", "cni0", "filtered"),
+        "iptables-nft -P FORWARD ACCEPT",
+    ),
+    Fault(
+        "DROP in FORWARD by legacy iptables",
+        "node2",
+        "iptables-legacy -I FORWARD -d 10.244.1.0/24 -j DROP",
+        ("request", "node2", "{arrival}", "filtered"),
+        "iptables-legacy -F FORWARD",
+    ),
+    Fault(
+        "DROP in FORWARD by nft",
+        "node2",
+        FOREIGN.format("forward", "ip daddr 10.244.1.0/24 drop"),
+        ("request", "node2", "{arrival}", "filtered"),
+        "nft delete table inet foreign",
+    ),
+    Fault(
+        "the tunnel filtered on its way out",
+        "node1",
+        FOREIGN.format("output", "ip daddr 198.51.100.12 drop"),
+        ("request", "node1", "{tunnel}", "filtered"),
+        "nft delete table inet foreign",
+        TUNNELLED,
+    ),
+    Fault(
+        "the tunnel filtered on its way in",
+        "node2",
+        FOREIGN.format("input", "ip saddr 198.51.100.11 drop"),
+        ("request", "node2", "eth1", "filtered"),
+        "nft delete table inet foreign",
+        TUNNELLED,
+    ),
+    Fault(
+        "a peer that the guard does not know",
+        "node2",
+        "nft flush set inet podnet_overlay peers",
+        ("request", "node2", "eth1", "filtered"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "MTU of the pod too large with DF",
+        "node1",
+        "for dev in veth-web cni0; do ip link set $dev mtu 1500; done; ip -n web link set eth0 mtu 1500",
+        ("request", "node1", "{tunnel}", "mtu"),
+        backends=TUNNELLED,
+        options={"size": 1500},
+    ),
+    Fault(
+        "MTU of the tunnel too large with DF",
+        "node1",
+        "for dev in veth-web cni0 $tunnel; do ip link set $dev mtu 1500; done; ip -n web link set eth0 mtu 1500",
+        ("request", "node1", "eth1", "mtu"),
+        backends=("ipip",),
+        options={"size": 1500},
+    ),
+    Fault(
+        "pod interface down", "node1", "ip -n web link set eth0 down", ("request", "node1", "eth0", "interface_down")
+    ),
+    Fault(
+        "far pod interface down", "node2", "ip -n db link set eth0 down", ("request", "node2", "cni0", "interface_down")
+    ),
+    Fault(
+        "bridge port missing",
+        "node1",
+        "ip link set veth-web nomaster",
+        ("request", "node1", "veth-web", "bridge_port_missing"),
+    ),
+    Fault(
+        "far bridge port missing",
+        "node2",
+        "ip link set veth-db nomaster",
+        ("request", "node2", "cni0", "bridge_port_missing"),
+    ),
+    Fault("far bridge down", "node2", "ip link set cni0 down", ("request", "node2", "{arrival}", "no_route")),
+    Fault(
+        "duplicate pod address",
+        "node2",
+        "ip netns add other; ip link add veth-other type veth peer name eth0 netns other; ip link set veth-other master cni0 up;"
+        "ip -n other addr add 10.244.1.3/24 dev eth0; ip -n other link set eth0 up",
+        ("request", "node2", "cni0", "duplicate_address"),
+        "ip netns del other",
+        passes=True,
+    ),
+    Fault(
+        "stale neighbour",
+        "node2",
+        "ip neigh replace 10.244.1.3 lladdr 02:00:00:00:00:99 dev cni0 nud permanent",
+        ("request", "node2", "cni0", "stale_neighbour"),
+        "ip neigh del 10.244.1.3 dev cni0",
+    ),
+    Fault(
+        "stale neighbour in the pod",
+        "node1",
+        "ip -n web neigh replace 10.244.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+        ("request", "node1", "eth0", "stale_neighbour"),
+        "ip -n web neigh del 10.244.0.1 dev eth0",
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def standing(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Host]]]:
+    """A fleet that stands while one fault after another is done to it and mended."""
+    with overlay(request.param) as made:
+        yield request.param, made
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
+def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Host]], fault: Fault) -> None:
+    backend, hosts = standing
+    if backend not in fault.backends:
+        pytest.skip(f"nothing that {backend} has")
+    tunnel = TUNNELS[backend] or ""
+    words = {"tunnel": tunnel, "device": tunnel or "eth1", "arrival": tunnel or "eth1"}
+    hosts[fault.node].sh("".join(f"{key}={value}; " for key, value in words.items()) + fault.breaks)
+    try:
+        size = fault.options.get("size", 84) - 28
+        pinged = hosts["node1"].run(f"ip netns exec web ping -c 1 -W 1 -M do -s {size} 10.244.1.3", check=False)
+        assert (pinged.returncode == 0) == fault.passes, pinged.stdout
+        told = problems(walks(hosts, backend, "web@node1", "db@node2", **fault.options))
+        assert tuple(part.format(**words) for part in fault.told) in told
+        assert [leg for leg, *_ in told if leg == "request"] == [fault.told[0]] * (fault.told[0] == "request")
+    finally:
+        hosts[fault.node].sh(fault.mends or "true")
+        for name, host in hosts.items():
+            host.module("topology", name="overlay", document=document(name, backend), peers=TABLE)
+    hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
