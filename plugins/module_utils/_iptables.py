@@ -29,7 +29,7 @@ _HOOKS = {  # a table's type and the priorities of its chains: linux/netfilter_i
     "filter": ("filter", dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), 0)),
     "security": ("filter", dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), 50)),
 }
-_COMMENT = re.compile(r' -m comment --comment ("(\\.|[^"\\])*"|\S+)')
+_COMMENT = re.compile(r' -m comment --comment ("(?:\\.|[^"\\])*"|\S+)')
 
 
 def merge(nft: Sequence[Item], iptables_nft_save: str = "", iptables_legacy_save: str = "") -> list[Item]:
@@ -82,17 +82,24 @@ def legacy(text: str, tool: str = LEGACY) -> list[Item]:
             base = {"type": kind, "hook": name.lower(), "prio": priorities.get(name), "policy": policy.lower()}
             listing.append({"chain": {**home, "name": name, **(base if name in priorities else {})}})
         elif line.startswith("-A "):
-            _append, chain, *words = shlex.split(line) if '"' in line else line.split()
-            expressions, comment = _rule(words, chains)
-            shown = {"text": _COMMENT.sub("", line), **({"comment": comment} if comment else {})}
-            listing.append({"rule": {**home, "chain": chain, "expr": expressions, **shown}})
+            said = _COMMENT.search(line)
+            shown = _COMMENT.sub("", line)
+            try:
+                words = shlex.split(shown) if '"' in shown else shown.split()  # shlex is slow
+                expressions = _rule(words[2:], chains)
+            except (IndexError, ValueError):  # no rule as we know them: a doubt, and no reason to give up
+                expressions = [{"xt": {"type": "rule", "name": "of a new kind"}}]
+            rule = {**home, "chain": line.split()[1], "expr": expressions, "text": shown}
+            if said:
+                rule["comment"] = re.sub(r"\\(.)", r"\1", said[1].strip('"'))
+            listing.append({"rule": rule})
     return listing
 
 
-def _rule(words: list[str], chains: Collection[str]) -> tuple[list[Item], str]:
-    """A rule's matches and target, and its comment."""
+def _rule(words: list[str], chains: Collection[str]) -> list[Item]:
+    """A rule's matches and target."""
     expressions: list[Item] = []
-    comment = module = ""
+    module = ""
     while words:
         word = words.pop(0)
         equal = word != "!"
@@ -100,14 +107,12 @@ def _rule(words: list[str], chains: Collection[str]) -> tuple[list[Item], str]:
             word = words.pop(0)
         option = _OPTIONS.get((module, word)) or _OPTIONS.get(("", word))
         if word == "-j":
-            return [*expressions, {"jump": {"target": words[0]}} if words[0] in chains else _target(*words)], comment
+            return [*expressions, {"jump": {"target": words[0]}} if words[0] in chains else _target(*words)]
         if word == "-g":
-            return [*expressions, {"goto": {"target": words[0]}}], comment
+            return [*expressions, {"goto": {"target": words[0]}}]
         if word == "-m":
             module = words.pop(0)
-        if word == "--comment":
-            comment = words.pop(0)
-        elif option:
+        if option:
             field, operator, read = option
             left, right = read(field, words.pop(0) if read is not _fragment else "")
             expressions.append(
@@ -117,7 +122,7 @@ def _rule(words: list[str], chains: Collection[str]) -> tuple[list[Item], str]:
             expressions.append({"xt": {"type": "match", "name": module}})
             while words and words[0] not in ("-m", "-j", "-g"):
                 words.pop(0)
-    return expressions, comment
+    return expressions
 
 
 # ------------------------------------------------------------------------------------------------ matches
@@ -208,7 +213,7 @@ _OPTIONS: dict[tuple[str, str], tuple[Item, str, _Read]] = {  # by module and op
         ("pkttype", "--pkt-type", "meta pkttype", "==", _packet_type),
     )
 }
-_MODULES = {module for module, _option in _OPTIONS} | {"comment"}
+_MODULES = {module for module, _option in _OPTIONS}
 
 # ------------------------------------------------------------------------------------------------ targets
 

@@ -222,28 +222,14 @@ def _some(tests: Iterable[Callable[[], bool]]) -> bool:
 # ------------------------------------------------------------------------------------------------ the judgement
 
 _FAMILIES = {"ip": ("ip", "inet"), "bridge": ("bridge",), "netdev": ("netdev", "inet")}
-_TRANSLATIONS = {
-    "masquerade": ("src", "sport"),
-    "snat": ("src", "sport"),
-    "dnat": ("dst", "dport"),
-    "redirect": ("dst", "dport"),
-}
+_TRANSLATIONS = {"masquerade": "src", "snat": "src", "dnat": "dst", "redirect": "dst"}
 _STOPS = {"drop": "drop", "reject": "reject", "fwd": "drop"}
 _VERDICTS = {"accept", "continue", "return", "jump", "goto", "queue", *_STOPS, *_TRANSLATIONS}
 _LIMITS = {"limit", "quota", "ct count", "meter"}
 _HARMLESS = {"counter", "log", "set", "dup", "flow", "last", "ct helper", "ct timeout", "ct expectation", "secmark"}
-_HARMLESS_TARGETS = {
-    "AUDIT",
-    "CHECKSUM",
-    "CLASSIFY",
-    "CONNMARK",
-    "CONNSECMARK",
-    "CT",
-    "DSCP",
-    "ECN",
-    "LOG",
-    "NFLOG",
-} | {"SECMARK", "SET", "TCPMSS", "TEE", "TOS", "TRACE"}
+_HARMLESS_TARGETS = re.compile(
+    "AUDIT|C(HECKSUM|LASSIFY|ONN(SEC)?MARK|T)|DSCP|ECN|(NF|U)?LOG|SECMARK|SET|TCPMSS|TEE|TOS|TRACE"
+)
 
 
 class _Judgement:
@@ -271,9 +257,13 @@ class _Judgement:
                 self.sets[_home(body), body["name"]] = body.get("elem", [])
 
     def base(self, chain: Item) -> None:
-        if chain["type"] == "nat" and (self.translated or self.meta.ct not in ("new", None)):
-            return  # only a connection's first packet comes here, and one translation at a hook is all it gets
         self.home, doubt = _home(chain), ""
+        if (
+            chain["type"] == "nat"
+        ):  # only a connection's first packet comes here, and one translation at a hook is all it gets
+            if self.translated or self.meta.ct in ("established", "untracked", "invalid"):
+                return
+            doubt = "" if self.meta.ct else "depends on ct state"
         flags = self.flags.get(self.home, set()) - {"owner", "persist"}
         if "dormant" in flags:
             return
@@ -284,12 +274,12 @@ class _Judgement:
             if devices and (self.meta.iif if self.hook == "ingress" else self.meta.oif) not in devices:
                 return
             doubt = doubt if devices else "this version of nft does not tell the chain's device"
-        accepted = self._walk(chain, chain["name"], doubt)
+        accepted = self._walk(chain["name"], doubt)
         if accepted is not None and chain.get("policy") == "drop":
-            rule = f"-P {chain['name']} DROP" if "tool" in chain else "policy drop"
-            self._rule("drop", chain, chain["name"], {"text": rule}, accepted or doubt)
+            policy = f"-P {chain['name']} DROP" if "tool" in chain else "policy drop"
+            self._rule("drop", {**chain, "chain": chain["name"], "text": policy}, accepted or doubt)
 
-    def _walk(self, base: Item, name: str, doubt: str) -> str | None:
+    def _walk(self, name: str, doubt: str) -> str | None:
         """Take the packet through a chain, which it enters surely if DOUBT is empty.
 
         Returns why it may have been accepted in there, empty if it surely was not; None if it does not come out at all.
@@ -302,14 +292,14 @@ class _Judgement:
                     continue
                 unless = why and f"unless this takes it before: {_rule_text(rule)}"
                 if kind in ("jump", "goto"):
-                    inner = self._walk(base, body["target"], why)
+                    inner = self._walk(body["target"], why)
                     if inner is None:
                         return None
                     accepted = accepted or inner
                     if kind == "jump":
                         unless = inner
                 elif kind != "return":
-                    self._rule(kind, base, name, rule, why)
+                    self._rule(kind, rule, why)
                     if kind in _TRANSLATIONS:
                         self._translate(kind, body or {}, why)
                     if kind in _STOPS:
@@ -320,15 +310,15 @@ class _Judgement:
                 doubt = doubt or unless
         return accepted
 
-    def _rule(self, kind: str, base: Item, chain: str, rule: Item, why: str) -> None:
+    def _rule(self, kind: str, rule: Item, why: str) -> None:
         if kind == "accept":
             return
         verdict = kind
         if kind not in _TRANSLATIONS:
             why = why or ("" if kind in _STOPS else "a program decides" if kind == "queue" else f"depends on {kind}")
             verdict = _STOPS.get(kind, "drop")
-        owner = f"{base['tool']} table" if "tool" in base else f"table {base['family']}"
-        where = f"{owner} {base['table']} chain {chain}"
+        owner = f"{rule['tool']} table" if "tool" in rule else f"table {rule['family']}"
+        where = f"{owner} {rule['table']} chain {rule['chain']}"
         verdict = verdict if not why else f"may {verdict}" if kind in _TRANSLATIONS else "may drop"
         self.rulings.append(Ruling(self.hook, verdict, where, _rule_text(rule), rule.get("comment", ""), why))
 
@@ -349,11 +339,9 @@ class _Judgement:
                     self._change(ct=None if doubt else "untracked")
                 elif kind in _VERDICTS:
                     yield kind, body, doubt
-                elif (
-                    kind in _LIMITS or "stmt" in (body or ()) or (kind == "xt" and (body or {}).get("type") == "match")
-                ):
+                elif _may_hold_back(kind, body):
                     raise _Unsure(_text(statement))
-                elif kind not in _HARMLESS and not (kind == "xt" and (body or {}).get("name") in _HARMLESS_TARGETS):
+                elif not _is_harmless(kind, body):
                     yield kind, body, doubt or f"depends on {_text(statement)}"
             except _Absent:
                 return
@@ -366,7 +354,8 @@ class _Judgement:
 
     def _translate(self, kind: str, body: Item, why: str) -> None:
         self.translated = self.translated or not why
-        address, port = _TRANSLATIONS[kind]
+        address = _TRANSLATIONS[kind]
+        port = {"src": "sport", "dst": "dport"}[address]
         known = not why and re.fullmatch(r"\d+\.[\d.]+", str(body.get("addr")))
         self._change(**{address: body["addr"] if known else None})
         if not known or "port" in body:
@@ -465,6 +454,17 @@ class _Judgement:
         yield from possible
 
 
+def _may_hold_back(kind: str, body: t.Any) -> bool:
+    """Whether a statement can end its rule here, as a match does."""
+    return kind in _LIMITS or (
+        isinstance(body, dict) and ("stmt" in body or (kind == "xt" and body["type"] == "match"))
+    )
+
+
+def _is_harmless(kind: str, body: t.Any) -> bool:
+    return kind in _HARMLESS or bool(kind == "xt" and body and _HARMLESS_TARGETS.fullmatch(body["name"]))
+
+
 def _home(item: Item) -> tuple[t.Any, ...]:
     """A table's identity: iptables-legacy and iptables-nft may have the same."""
     return item.get("tool") == LEGACY, item["family"], item["table"]
@@ -512,10 +512,10 @@ def _text(expression: t.Any, scalar: str = "{}") -> str:
         return scalar.format(expression) if isinstance(expression, int) or '"' in scalar else str(expression)
     kind, body = next(iter(expression.items()))
     if kind == "match":
-        left = _text(body["left"])
-        sign = "" if body["op"] == "in" or (body["op"] == "==" and "&" not in body["left"]) else f"{body['op']} "
-        form = '"{}"' if left.endswith("ifname") else "0x{:08x}" if "mark" in left else "{}"
-        return f"{left} {sign}{_text(body['right'], form)}"
+        left, sign, right = body["left"], body["op"], body["right"]
+        form = '"{}"' if _text(left).endswith("ifname") else "0x{:08x}" if "mark" in _text(left) else "{}"
+        shown = "" if sign == "in" or (sign == "==" and "&" not in left) else f"{sign} "
+        return f"{_text(left, form)} {shown}{_text(right, form)}"
     if kind in _JOINTS and isinstance(body, list):
         parts = (
             " : ".join(map(_text, part)) if kind == "set" and isinstance(part, list) else _text(part, scalar)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shutil
 import socket
 import struct
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _icmp, _netns
 from ansible_collections.podnet.overlay.plugins.module_utils._rules import Meta, Ruling, merge, passed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.kernel.hosts import Host, started
@@ -469,7 +470,80 @@ IPTABLES = [  # lines of arguments, what they say, the packet if it is not a pin
     ("rules", "verdict", "change"), IPTABLES, ids=[f"{rules} {change}" for rules, _v, change in IPTABLES]
 )
 def test_iptables(machine: Machine, tool: str, rules: str, verdict: str, change: dict[str, Any]) -> None:
+    if not shutil.which(tool):
+        pytest.skip(f"no {tool} here: apt install iptables")
     machine.install(rules, tool)
     for ruling in agree(machine, FORWARD, verdict, **change):
         assert ruling.where.startswith("iptables-legacy table" if tool == "iptables-legacy" else "iptables table")
         assert ruling.rule.partition(" ")[0] in ("-A", "-P")
+
+
+# ------------------------------------------------------------------------------------------------ any rules at all
+
+YES = (
+    "ip saddr 10.1.0.2",
+    "iifname va",
+    "udp dport 53",
+    "ip daddr 10.2.0.0/16",
+    "meta mark & 1 == 0",
+    "ct state new",
+    "ip ttl { 63, 1 }",
+)
+NO = (
+    "ip saddr != 10.1.0.2",
+    "iifname vb",
+    "udp sport 1",
+    "ip protocol { tcp, icmp }",
+    "meta mark & 1 == 1",
+    "ct state invalid",
+    "ip ttl 64",
+)
+MAYBE = (
+    "meta random > 0x40000000",
+    "ct mark 0",
+    "limit rate 1/hour burst 1 packets",
+    "meta cpu 0",
+    "ip dscp cs0",
+    "ip id > 0x8000",
+)
+CHAINS = ("base", "second", "third")
+
+
+def rules_of(verdicts: tuple[str, ...]) -> st.SearchStrategy[str]:
+    tests = st.lists(st.sampled_from((*YES, *YES, *NO, *MAYBE)), max_size=2)
+    return st.lists(st.tuples(tests, st.sampled_from(verdicts)), max_size=4).map(
+        lambda rules: "\n".join(" ".join([*tests, verdict]) for tests, verdict in rules)
+    )
+
+
+MARKS = ("meta mark set 1", "meta mark set mark xor 1")
+ENDS = ("accept", "drop", "return", "counter", *MARKS)
+TABLES = st.builds(
+    lambda chains, policy, family: table(chains[0], "forward", policy, family, chains[1]),
+    st.tuples(
+        rules_of(
+            (
+                *ENDS,
+                "jump second",
+                "goto second",
+                "jump third",
+                "ip saddr vmap { 10.1.0.2 : jump second, 10.1.0.3 : drop }",
+            )
+        ),
+        st.builds(
+            "chain third {{\n{}\n}}\nchain second {{\n{}\n}}".format,
+            rules_of(ENDS),
+            rules_of((*ENDS, "jump third", "goto third")),
+        ),
+    ),
+    st.sampled_from(("accept", "accept", "drop")),
+    st.sampled_from(("inet", "ip")),
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TABLES, TABLES)
+def test_what_is_sure_of_any_rules_is_so(machine: Machine, one: str, other: str) -> None:
+    note(one + other)
+    machine.install(one + other.replace(" t {", " u {", 1).replace("priority 0", "priority 1"))
+    agree_on_stops(machine, replace(FORWARD.packet, **DNS))
