@@ -493,7 +493,7 @@ NO = (
     "ip saddr != 10.1.0.2",
     "iifname vb",
     "udp sport 1",
-    "ip protocol { tcp, icmp }",
+    "meta length > 1000",
     "meta mark & 1 == 1",
     "ct state invalid",
     "ip ttl 64",
