@@ -182,6 +182,7 @@ def _paths(
             continue
         order[leg] = names if leg == "request" else names[::-1]
         packet = {"src": first.address, "dst": last.address, "protocol": "icmp", "ttl": _TTL, **shape}
+        packet.update({"reply": True} if leg == "reply" else {})
         departs = {"namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
         packets[first.node][leg] = {**departs, **_wanted(first, last, nodes, settings)}
         if first.node != last.node:

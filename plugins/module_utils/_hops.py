@@ -89,6 +89,7 @@ class Hop:
     mtu: int = 0
     source_mac: str | None = None
     destination_mac: str | None = None
+    next_hop: str = ""
     route: Facts | None = None
     outer_route: Facts | None = None
     neighbour: Facts | None = None

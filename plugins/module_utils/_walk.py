@@ -36,12 +36,12 @@ from ._hops import (
     kind_of,
 )
 from ._look import Look, Lookup
-from ._rules import Meta, judge
+from ._rules import Meta, passed
 
 _MOST_HOPS = 64
-_ECHO = 8
+_ECHO, _ECHO_REPLY = 8, 0  # RFC 792
 _AGAIN = "run overlay.yml again, which brings it back"
-_STOPS = ("drop", "reject")
+_REWRITES = ("masquerade", "snat", "dnat", "redirect")
 
 
 class _End(Exception):
@@ -65,8 +65,8 @@ class _Walker:
         self.mark = int(option.get("mark") or 0)
         self.hops: list[Hop] = []
         self.left: Facts | None = None
-        self.waiting: list[t.Callable[[Hop], None]] = []
-        """What was decided before the packet is at any interface; the first hop gets it."""
+        self.here = Hop("", "", "", Packet(option["src"], option["dst"]))
+        """Where the packet is. What is decided before it is at any interface is told at the first."""
 
     def go(self) -> Facts:
         option = self.option
@@ -103,7 +103,7 @@ class _Walker:
     # -------------------------------------------------------------------------------------------- hops and ends
 
     def _hop(self, namespace: str, name: str, does: str, packet: Packet) -> Hop:
-        link = self.look.links(namespace).get(name, {})
+        link = self.look.links(namespace).get(name, {}) if self.look.exists(namespace) else {}
         hop = Hop(
             namespace,
             name,
@@ -114,29 +114,24 @@ class _Walker:
             "raw" if link.get("link_type") in ("ipip", "none") else "ethernet",
             link.get("mtu", 0),
         )
+        if not self.hops:
+            hop.route, hop.rules, hop.asked, hop.notes = (
+                self.here.route,
+                self.here.rules,
+                self.here.asked,
+                self.here.notes,
+            )
         self.hops.append(hop)
-        for tell in self.waiting:
-            tell(hop)
-        self.waiting = []
+        self.here = hop
         if len(self.hops) > _MOST_HOPS:
             self._break("loop", "the packet goes in a circle", "look at the routes named above: one leads back")
         return hop
-
-    def _tell(self, tell: t.Callable[[Hop], None]) -> None:
-        """Note something at the interface where the packet is, or at the first one if it is at none yet."""
-        if self.hops:
-            tell(self.hops[-1])
-        else:
-            self.waiting.append(tell)
-
-    def _warn(self, fault: str, reason: str, remedy: str) -> None:
-        self._tell(lambda hop: hop.problems.append(Problem(fault, reason, remedy, False)))
 
     def _break(self, fault: str, reason: str, remedy: str, *, at: tuple[str, str, Packet] | None = None) -> t.NoReturn:
         """End here. *at* is an interface to say it of, where the packet is at none yet."""
         if not self.hops and at:
             self._hop(at[0], at[1], "would send", at[2])
-        self._tell(lambda hop: hop.problems.append(Problem(fault, reason, remedy)))
+        self.here.problems.append(Problem(fault, reason, remedy))
         raise _End("broken")
 
     def _check_mtus(self) -> None:
@@ -170,6 +165,15 @@ class _Walker:
                 _AGAIN,
                 at=(namespace, "", packet),
             )
+        own = sorted(self._own(namespace) - {"127.0.0.1"})
+        if packet.src not in own:
+            where = namespace or "this host"
+            self._break(
+                "no_address",
+                f"{where} does not have the address {packet.src}; it has {', '.join(own) or 'none'}",
+                _AGAIN,
+                at=(namespace, self._first_interface(namespace), packet),
+            )
         lookup = self.look.route(namespace, packet.dst, packet.src, mark=self.mark)
         self._decide(namespace, lookup, packet)
         self._transmit(namespace, lookup, packet)
@@ -197,6 +201,7 @@ class _Walker:
 
     def _input(self, namespace: str, dev: str, packet: Packet) -> t.NoReturn:
         """ip_rcv: what comes in by *dev* is for this host, or to be forwarded."""
+        self._ask_rules(namespace, "ingress", packet, iif=dev)
         self._ask_rules(namespace, "prerouting", packet, iif=dev)
         lookup = self.look.route(namespace, packet.dst, packet.src, dev, self.mark)
         self._decide(namespace, lookup, packet, dev)
@@ -205,15 +210,16 @@ class _Walker:
             self._deliver(namespace, packet)
         if packet.ttl <= 1:
             self._break("ttl", "the time to live is used up here", "look for a loop in the routes named above")
-        self._ask_rules(namespace, "forward", packet, iif=dev, oif=lookup.dev)
-        self._transmit(namespace, lookup, replace(packet, ttl=packet.ttl - 1))
+        forwarded = replace(packet, ttl=packet.ttl - 1)
+        self._ask_rules(namespace, "forward", forwarded, iif=dev, oif=lookup.dev)
+        self._transmit(namespace, lookup, forwarded, dev)
 
     def _decide(self, namespace: str, lookup: Lookup, packet: Packet, dev: str = "") -> None:
         """Note the route, and end where there is none or it is not the one that the overlay wants."""
-        self._tell(lambda hop: hop.asked.append(lookup.asked))
+        self.here.asked.append(lookup.asked)
         if lookup.error:
             self._no_route(namespace, lookup, packet, dev)
-        self._tell(lambda hop: setattr(hop, "route", _route(lookup)))
+        self.here.route = _route(lookup)
         self._compare(namespace, lookup, packet)
 
     def _no_route(self, namespace: str, lookup: Lookup, packet: Packet, dev: str) -> t.NoReturn:
@@ -302,8 +308,14 @@ class _Walker:
             )
 
     def _ask_rules(self, namespace: str, hook: str, packet: Packet, *, iif: str = "", oif: str = "") -> None:
-        inner = packet.innermost
-        meta = Meta(
+        """The hooks of layer 3, and ``ingress`` and ``egress`` of a device."""
+        family = "netdev" if hook in ("ingress", "egress") else "ip"
+        self._judge(namespace, hook, family, self._meta(packet, iif, oif), packet)
+
+    def _meta(self, packet: Packet, iif: str, oif: str, hop: Hop | None = None) -> Meta:
+        """What the rules see of a packet."""
+        answers = bool(self.option.get("reply"))
+        return Meta(
             iif=iif,
             oif=oif,
             src=packet.src,
@@ -315,50 +327,55 @@ class _Walker:
             mark=self.mark,
             sport=packet.sport or None,
             dport=packet.dport or None,
-            icmp_type=_ECHO if packet is inner and packet.protocol == "icmp" else None,
-        )
-        self._apply(
-            namespace, [asdict(ruling) for ruling in judge(self.look.rules(namespace), hook, "ip", meta)], packet
+            icmp_type=(_ECHO_REPLY if answers else _ECHO) if packet.protocol == "icmp" else None,
+            source_mac=hop.source_mac if hop else None,
+            destination_mac=hop.destination_mac if hop else None,
+            ct="established" if answers else "new",
         )
 
-    def _apply(self, namespace: str, rulings: list[Facts], packet: Packet) -> None:
-        self._tell(lambda hop: hop.rules.extend(rulings))
+    def _judge(self, namespace: str, hook: str, family: str, meta: Meta, packet: Packet) -> None:
+        rulings, after = passed(self.look.rules(namespace), hook, family, meta)
+        self.mark = self.mark if after.mark is None else after.mark
+        self.here.rules += [asdict(ruling) for ruling in rulings]
         for ruling in rulings:
-            if ruling["verdict"] in _STOPS:
+            if ruling.stops:
                 self._break(
                     "filtered",
-                    f"{ruling['where']} drops it at {ruling['hook']}: {ruling['rule']}",
+                    f"{ruling.where} drops it at {hook}: {ruling.rule}",
                     f"let {packet.src} to {packet.dst} ({packet.protocol}) pass before that rule, "
                     "in the configuration of whoever wrote it",
                     at=(namespace, self._first_interface(namespace), packet),
                 )
+            if ruling.verdict in _REWRITES:
+                note = f"{ruling.where} rewrites it ({ruling.rule}); the walk goes on with the addresses that it had"
+                self.here.notes.append(note)
 
-    def _transmit(self, namespace: str, lookup: Lookup, packet: Packet) -> t.NoReturn:
-        """ip_output: by *lookup*'s device to its gateway."""
-        hook = "output" if not self.hops or self.hops[-1].does == "wraps" else ""
-        if hook:
-            self._ask_rules(namespace, hook, packet, oif=lookup.dev)
-        self._ask_rules(namespace, "postrouting", packet, oif=lookup.dev)
+    def _transmit(self, namespace: str, lookup: Lookup, packet: Packet, iif: str = "") -> t.NoReturn:
+        """ip_output: by *lookup*'s device to its gateway. *iif* is where a forwarded packet came in."""
+        if not iif:
+            self._ask_rules(namespace, "output", packet, oif=lookup.dev)
+        self._ask_rules(namespace, "postrouting", packet, iif=iif, oif=lookup.dev)
         if lookup.type == "local":
             self._hop(namespace, "lo", "delivers", packet)
             self._deliver(namespace, packet)
         link = self.look.links(namespace)[lookup.dev]
         hop = self._hop(namespace, lookup.dev, "sends", packet)
+        hop.next_hop = lookup.via or packet.dst
         if not is_up(link):
             self._break(
                 "interface_down", f"{lookup.dev} is down", f"{_command(namespace, f'link set {lookup.dev} up')}"
             )
+        self._ask_rules(namespace, "egress", packet, oif=lookup.dev)
         self._check_size(packet, hop)
         if 0 < lookup.mtu < hop.mtu:
             hop.notes.append(f"the kernel has learned, or its route says, that the path takes {lookup.mtu} bytes")
-        next_hop = lookup.via or packet.dst
         if hop.kind == "ipip":
             self._wrap_ipip(namespace, link, lookup, packet)
         elif hop.kind == "vxlan":
-            self._resolve(namespace, lookup.dev, next_hop, hop)
+            self._resolve(namespace, lookup.dev, hop.next_hop, hop)
             self._wrap_vxlan(namespace, link, packet)
         else:
-            self._resolve(namespace, lookup.dev, next_hop, hop)
+            self._resolve(namespace, lookup.dev, hop.next_hop, hop)
             self._frame(namespace, lookup.dev, hop)
 
     def _check_size(self, packet: Packet, hop: Hop) -> None:
@@ -478,6 +495,7 @@ class _Walker:
             )
         self.left = {
             "interface": dev,
+            "next_hop": hop.next_hop,
             "source_mac": hop.source_mac,
             "destination_mac": hop.destination_mac,
             "packet": hop.packet.as_data(),
@@ -490,6 +508,8 @@ class _Walker:
         link = links[dev]
         hop = self._hop(namespace, dev, "takes in", before.packet)
         hop.source_mac, hop.destination_mac = before.source_mac, before.destination_mac
+        if namespace != before.namespace:
+            self.mark = 0  # skb_scrub_packet
         if hop.kind == "veth":
             hop.peer = {"namespace": before.namespace, "interface": before.interface, "index": link.get("link_index")}
         if not is_up(link):
@@ -578,29 +598,10 @@ class _Walker:
     def _bridge_rules(self, namespace: str, hop: Hop, bridge: str, came_by: str, port: str) -> None:
         """Rules of the bridge family, and with br_netfilter those of iptables too."""
         packet = hop.packet
-        meta = Meta(
-            iif=came_by,
-            oif=port,
-            src=packet.src,
-            dst=packet.dst,
-            protocol=PROTOCOLS.get(packet.protocol, 0),
-            ttl=packet.ttl,
-            length=packet.length,
-            df=packet.df,
-            mark=self.mark,
-            icmp_type=_ECHO if packet.protocol == "icmp" else None,
-            source_mac=hop.source_mac,
-            destination_mac=hop.destination_mac,
-        )
-        rules = self.look.rules(namespace)
-        self._apply(
-            namespace,
-            [asdict(ruling) for ruling in judge(rules, "forward" if came_by else "output", "bridge", meta)],
-            packet,
-        )
+        meta = self._meta(packet, came_by, port, hop)
+        self._judge(namespace, "forward" if came_by else "output", "bridge", meta, packet)
         if came_by and self.look.sysctl(namespace, "net/bridge/bridge-nf-call-iptables") == "1":
-            passing = replace(meta, iif=bridge, oif=bridge)
-            self._apply(namespace, [asdict(ruling) for ruling in judge(rules, "forward", "ip", passing)], packet)
+            self._judge(namespace, "forward", "ip", replace(meta, iif=bridge, oif=bridge), packet)
 
     def _port_towards(self, namespace: str, bridge: str, mac: str | None) -> str:
         for name, link in self.look.links(namespace).items():
@@ -633,8 +634,7 @@ class _Walker:
         )
 
     def _check_local(self, namespace: str, name: str, local: str) -> None:
-        own = {address for link in self.look.links(namespace).values() for address in addresses_of(link)}
-        if local and local not in own:
+        if local and local not in self._own(namespace):
             self._break(
                 "wrong_local",
                 f"{name} sends as {local}, which is no address of this host: the kernel drops what it sends",
@@ -650,7 +650,7 @@ class _Walker:
 
     def _wrap_vxlan(self, namespace: str, link: Facts, packet: Packet) -> t.NoReturn:
         """vxlan_xmit: the forwarding entry of the far device's MAC says to which host the frame goes."""
-        hop, name, data = self.hops[-1], link["ifname"], link["linkinfo"].get("info_data", {})
+        hop, name, data = self.here, link["ifname"], link["linkinfo"].get("info_data", {})
         hop.asked.append(f"bridge fdb show dev {name}")
         entry = next(
             (
@@ -687,7 +687,7 @@ class _Walker:
         self._wrap(namespace, link, local, remote, outer)
 
     def _wrap(self, namespace: str, link: Facts, local: str, remote: str, outer: Packet) -> t.NoReturn:
-        hop = self.hops[-1]
+        hop = self.here
         lookup = self.look.route(namespace, remote, local, mark=self.mark)
         hop.asked.append(lookup.asked)
         hop.does = "wraps"
@@ -710,7 +710,7 @@ class _Walker:
     def _deliver(self, namespace: str, packet: Packet) -> t.NoReturn:
         """The packet is for this host: for a tunnel of it, or it has arrived."""
         if packet.inner is None:
-            self._tell(lambda hop: setattr(hop, "does", "delivers"))
+            self.here.does = "delivers"
             raise _End("delivered")
         name = self._tunnel_for(namespace, packet)
         link = self.look.links(namespace)[name]
@@ -760,6 +760,9 @@ class _Walker:
         )
 
     # -------------------------------------------------------------------------------------------- small things
+
+    def _own(self, namespace: str) -> set[str]:
+        return {address for link in self.look.links(namespace).values() for address in addresses_of(link)}
 
     def _mac(self, namespace: str, dev: str) -> str:
         return str(self.look.links(namespace).get(dev, {}).get("address", ""))

@@ -30,6 +30,7 @@ options:
         description:
           - "A packet: C(namespace) is where it starts, empty for the host's own; C(src) and C(dst) are its addresses."
           - "C(protocol) (V(icmp)), C(ttl) (64), C(size) of the IP packet in bytes (84), C(df) (true) and C(mark) (0) have defaults."
+          - "With C(reply) true it answers another one: firewalls take it as part of an established connection."
           - "With C(arrives) true it comes in over the underlay, if C(outer) is given wrapped in a packet with its C(src),
             C(dst) and C(protocol), V(ipip) or V(vxlan)."
           - "C(overlay) says what the overlay wants, so that the answer can tell what is wrong. M(podnet.overlay.flow) makes it."
@@ -78,6 +79,7 @@ walks:
         length: {description: "Bytes of the frame there, as tcpdump shows them.", type: int}
         source_mac: {description: The frame's source., type: str}
         destination_mac: {description: The frame's destination., type: str}
+        next_hop: {description: "The address that the frame is sent to, where one is sent.", type: str}
         packet:
           description:
             - The packet as it looks there, with C(src), C(dst), C(protocol), C(ttl), C(length) of the IP packet and C(df).
@@ -115,7 +117,7 @@ from ..module_utils._look import Look
 from ..module_utils._node import NodeError
 from ..module_utils._walk import walk
 
-_KEYS = ("namespace", "src", "dst", "protocol", "ttl", "size", "df", "mark", "arrives", "outer", "overlay")
+_KEYS = ("namespace", "src", "dst", "protocol", "ttl", "size", "df", "mark", "arrives", "outer", "overlay", "reply")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
 
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, TABLE, TUNNELS, document, overlay, settings
+from tests.kernel.test_topology import everything
 
 BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
 
@@ -324,3 +325,104 @@ def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Ho
         for name, host in hosts.items():
             host.module("topology", name="overlay", document=document(name, backend), peers=TABLE)
     hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
+
+
+def test_a_mark_that_one_rule_sets_and_another_drops_is_followed(standing: tuple[str, dict[str, Host]]) -> None:
+    backend, hosts = standing
+    chains = "; ".join(
+        f"nft 'add chain inet foreign {hook} {{ type filter hook {hook} priority 0; }}'"
+        for hook in ("prerouting", "forward")
+    )
+    rules = (
+        "nft add rule inet foreign prerouting iifname cni0 mark set 7; nft add rule inet foreign forward mark 7 drop"
+    )
+    hosts["node1"].sh(f"nft add table inet foreign; {chains}; {rules}")
+    try:
+        told = problems(walks(hosts, backend, "web@node1", "db@node2"))
+    finally:
+        hosts["node1"].sh("nft delete table inet foreign")
+    assert told == [("request", "node1", "cni0", "filtered")]
+
+
+def test_a_reply_passes_a_stateful_firewall_and_a_request_does_not(standing: tuple[str, dict[str, Host]]) -> None:
+    backend, hosts = standing
+    rules = "nft add rule inet foreign c ct state established accept; nft add rule inet foreign c iifname cni0 accept"
+    hosts["node1"].sh(f"{FOREIGN.format('forward', 'counter')}; {rules}; nft add rule inet foreign c drop")
+    try:
+        there = problems(walks(hosts, backend, "web@node1", "db@node2"))
+        back = problems(walks(hosts, backend, "db@node2", "web@node1"))
+    finally:
+        hosts["node1"].sh("nft delete table inet foreign")
+    assert there == []
+    assert [(leg, node, fault) for leg, node, _interface, fault in back] == [("request", "node1", "filtered")]
+
+
+def test_pods_of_one_node_go_by_the_bridge(standing: tuple[str, dict[str, Host]]) -> None:
+    backend, hosts = standing
+    hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.0.3")
+    legs = walks(hosts, backend, "web@node1", "db@node1")
+    assert problems(legs) == []
+    assert seen(legs["request"]) == [
+        ("web", "eth0", 98, 64),
+        ("node1", "veth-web", 98, 64),
+        ("node1", "veth-db", 98, 64),
+        ("db", "eth0", 98, 64),
+    ]
+    assert legs["request"][1]["forwarding_entry"]["port"] == "veth-db"
+
+
+def test_what_bridged_packets_meet_of_iptables_depends_on_br_netfilter(standing: tuple[str, dict[str, Host]]) -> None:
+    backend, hosts = standing
+    switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    if not hosts["node1"].sh(f"test -e {switch} && echo yes || true"):
+        pytest.skip("br_netfilter is not loaded")
+    hosts["node1"].sh(FOREIGN.format("forward", "ip daddr 10.244.0.3 drop"))
+    before = hosts["node1"].sh(f"cat {switch}").strip()
+    try:
+        for value, told in (("1", [("request", "node1", "veth-web", "filtered")]), ("0", [])):
+            hosts["node1"].sh(f"echo {value} >{switch}")
+            answered = hosts["node1"].run("ip netns exec web ping -c 1 -W 1 10.244.0.3", check=False).returncode == 0
+            assert problems(walks(hosts, backend, "web@node1", "db@node1")) == told
+            assert answered == (told == [])
+    finally:
+        hosts["node1"].sh(f"echo {before} >{switch}; nft delete table inet foreign")
+
+
+def test_a_pod_that_is_not_there_or_has_another_address_is_told(standing: tuple[str, dict[str, Host]]) -> None:
+    _backend, hosts = standing
+    packets = {
+        "nowhere": {"namespace": "ghost", "src": "10.244.0.9", "dst": "10.244.0.3"},
+        "foreign": {"namespace": "web", "src": "10.244.0.77", "dst": "10.244.0.3"},
+        "elsewhere": {
+            "arrives": True,
+            "src": "10.244.1.2",
+            "dst": "10.244.0.2",
+            "outer": {"src": "198.51.100.12", "dst": "198.51.100.99", "protocol": "ipip"},
+        },
+    }
+    answer = hosts["node1"].module("walk", packets=packets)["walks"]
+    faults = {
+        name: [problem["fault"] for hop in way["hops"] for problem in hop["problems"]] for name, way in answer.items()
+    }
+    assert faults == {"nowhere": ["no_namespace"], "foreign": ["no_address"], "elsewhere": ["foreign_outer"]}
+
+
+def test_all_mistakes_of_a_packet_are_told_at_once(host: Host) -> None:
+    packets = {
+        "one": {"src": "10.244.0.2.9", "dst": None, "size": 20, "ttl": 0, "colour": "red"},
+        "two": "a word",
+        "three": {
+            "src": "10.0.0.1",
+            "dst": "10.0.0.2",
+            "protocol": "sctp",
+            "outer": {"src": "x", "dst": "10.0.0.3", "protocol": "gre"},
+        },
+    }
+    assert len(host.module("walk", fails=True, packets=packets)["mistakes"]) == 9
+
+
+def test_a_walk_changes_nothing(standing: tuple[str, dict[str, Host]]) -> None:
+    backend, hosts = standing
+    before = {name: everything(host) for name, host in hosts.items()}
+    walks(hosts, backend, "web@node1", "db@node2")
+    assert {name: everything(host) for name, host in hosts.items()} == before
