@@ -72,27 +72,25 @@ class Look:
         """
         if link.get("link_netnsid") is None:
             return (namespace, link["link"]) if link.get("link") else None
-        other = self._neighbour_namespace(namespace, link)
-        if other == namespace:  # neither has a name: the peer is in some namespace that we cannot enter by name
+        other = self._name_of(namespace, link["link_netnsid"])
+        if not other and not namespace:
             return None
         for candidate in self.links(other).values():
-            ends = (candidate["ifindex"], candidate.get("link_index"))
-            if ends == (link.get("link_index"), link["ifindex"]):
-                return (
-                    (other, candidate["ifname"]) if self._neighbour_namespace(other, candidate) == namespace else None
-                )
+            if (candidate["ifindex"], candidate.get("link_index")) == (link.get("link_index"), link["ifindex"]):
+                # Only the host's own namespace has no name and can be entered: is it that one? It knows our name.
+                sure = other or self._name_of(other, candidate.get("link_netnsid")) == namespace
+                return (other, candidate["ifname"]) if sure else None
         return None
 
-    def _neighbour_namespace(self, namespace: str, link: Facts) -> str:
-        """The name of the namespace that a link's other end is in, '' where it has none."""
-        return next(
-            (
-                item.get("name") or ""
-                for item in self._network(namespace)[2]
-                if item["nsid"] == link.get("link_netnsid")
-            ),
-            "",
-        )
+    def _name_of(self, namespace: str, number: int | None) -> str:
+        """The name of the namespace that *namespace* knows by a number, '' where it has none."""
+
+        def ask() -> list[Facts]:
+            (numbers,) = self._batch(namespace, ["netns list-id"])[1]
+            return [item for item in numbers if item]
+
+        known = self._once(("numbers", namespace), ask)
+        return next((item.get("name") or "" for item in known if item["nsid"] == number), "")
 
     def forwarding_entries(self, namespace: str) -> list[Facts]:
         """What ``bridge -j fdb show`` prints: bridges' and vxlan devices' entries."""
@@ -125,15 +123,15 @@ class Look:
 
     # -------------------------------------------------------------------------------------------- asking
 
-    def _network(self, namespace: str) -> tuple[list[Facts], list[Facts], list[Facts]]:
-        """Links, neighbours and the numbers of other namespaces, by one process."""
+    def _network(self, namespace: str) -> tuple[list[Facts], list[Facts]]:
+        """Links and neighbours, by one process."""
 
-        def ask() -> tuple[list[Facts], list[Facts], list[Facts]]:
-            links, neighbours, numbers = self._batch(namespace, ["addr show", "neigh show", "netns list-id"])[1]
+        def ask() -> tuple[list[Facts], list[Facts]]:
+            links, neighbours = self._batch(namespace, ["addr show", "neigh show"])[1]
             # Of what was deleted while the kernel was asked, an empty object is left.
-            return tuple([item for item in part if item] for part in (links, neighbours, numbers))  # type: ignore[return-value]
+            return [link for link in links if link], [entry for entry in neighbours if entry]
 
-        return t.cast("tuple[list[Facts], list[Facts], list[Facts]]", self._once(("network", namespace), ask))
+        return t.cast("tuple[list[Facts], list[Facts]]", self._once(("network", namespace), ask))
 
     def _lookup(self, namespace: str, words: list[str]) -> Lookup:
         asked = " ".join([*(["ip", "-n", namespace] if namespace else ["ip"]), "route", "get", *words])

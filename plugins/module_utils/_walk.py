@@ -461,24 +461,25 @@ class _Walker:
                     )
 
     def _segment(self, namespace: str, dev: str) -> list[tuple[str, str]]:
-        """All interfaces with which *dev* shares an Ethernet segment: through veth pairs and bridges."""
-        found, todo = [], [(namespace, dev)]
+        """The interfaces with an IP stack of their own that share an Ethernet segment with *dev*: through veth pairs and bridges."""
+        ends, bridges, todo = [], set(), [(namespace, dev)]
         while todo:
-            place = todo.pop()
-            if place in found:
-                continue
-            found.append(place)
-            here, name = place
+            here, name = todo.pop()
             links = self.look.links(here)
-            link = links.get(name, {})
-            if kind_of(link) == "bridge":
-                todo += [(here, port) for port, item in links.items() if item.get("master") == name]
-            elif kind_of(link) == "veth":
-                peer = self.look.peer(here, link)
-                todo += [peer] if peer else []
-            if link.get("master") in links:
-                todo.append((here, link["master"]))
-        return [place for place in found[1:] if not self.look.links(place[0]).get(place[1], {}).get("master")]
+            bridge = name if kind_of(links[name]) == "bridge" else links[name].get("master")
+            ports = [port for port, link in links.items() if bridge and link.get("master") == bridge] or [name]
+            if (here, bridge) in bridges:
+                continue
+            if bridge:
+                bridges.add((here, bridge))
+                ends.append((here, bridge))
+            for port in ports:
+                peer = self.look.peer(here, links[port]) if kind_of(links[port]) == "veth" else None
+                if peer and self.look.links(peer[0])[peer[1]].get("master"):
+                    todo.append(peer)
+                elif peer:
+                    ends.append(peer)
+        return [place for place in ends if place != (namespace, dev)]
 
     def _frame(self, namespace: str, dev: str, hop: Hop) -> t.NoReturn:
         """A frame goes out by *dev*: into a bridge, through a veth pair, or off the host."""
