@@ -9,7 +9,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from . import demo, image, labs, machines, requirements
+from . import demo, image, labs, machines, play, requirements
 from .process import LabError, say
 
 
@@ -65,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     act.set_defaults(act=_image)
 
     acts.add_parser("demo", help="what `make demo` does").set_defaults(act=_demo)
+
+    act = acts.add_parser("play", help="what `make lab` does: one of the seed's systems")
+    act.add_argument("name", nargs="?", default="", metavar="LAB", help="; ".join(play.NAMES))
+    act.add_argument("--state", choices=("present", "absent"), default="present")
+    act.add_argument("--where", choices=play.PLACES, default="auto", help="auto: here, unless it cannot be made here")
+    act.add_argument("--machine", default=play.MACHINE, metavar="NAME", help="the lab whose node1 is used otherwise")
+    act.add_argument("options", nargs="*", metavar="OPTION", help="for ansible-playbook")
+    act.set_defaults(act=lambda given: play.play(given.name, given.state, given.where, given.machine, given.options))
 
     act = acts.add_parser("requirements", help="name the Debian packages that are missing")
     act.add_argument("--kind", choices=("vm", "container"), default="vm")

@@ -1,0 +1,145 @@
+"""The seed's systems: each proves what it claims, a second time too, leaves nothing, and takes nothing over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Place
+
+Choose = Callable[[str], Place]
+
+PROVED = {
+    "shared_namespace": (
+        "Each reaches the other on lo",
+        "They are in one network namespace and have one address",
+        "They have one port space, so the second is refused the first one's port",
+        "pings it: 3 of 3 answered, TTL 64",
+        'on lo the first found "second" at port 8081, and the second "first" at port 8080',
+        "Address already in use",
+    ),
+    "veth_pair": (
+        "3 of 3 answered, TTL 64",
+        "The peer of an end is found by its interface index, as with ethtool -S",
+        "is veth1",
+        "length 98: 10.1.1.2 > 10.1.1.3: ICMP echo request",
+    ),
+    "bridge": (
+        "3 of 3 answered, TTL 64",
+        "br0: 1a:7e:30:46:72:11 is behind br-veth0   # ns1",
+        "br0: 06:b5:78:d9:7b:75 is behind br-veth1   # ns2",
+    ),
+    "ip_forward": (
+        "with forwarding: 3 of 3 answered, TTL 63",
+        "26:e9:e2:4b:ff:e9 > 42:58:a1:ed:f4:d3, ethertype IPv4 (0x0800), length 98: 10.1.1.2 > 10.1.2.2: ICMP echo request",
+        "root/v2_r                  98 bytes  TTL 63",
+    ),
+    "ipip_tunnel": (
+        "3 of 3 answered, TTL 64",
+        " ip: 10.10.100.10 > 10.10.200.10: ICMP echo request",
+        "2a:32:a4:68:2d:fb > 52:0c:6d:7a:80:12, ethertype IPv4 (0x0800), length 118: 10.10.10.2 > 10.10.20.2: 10.10.100.10 > 10.10.200.10",
+        "TTL at v2: outer 63, inner 64",
+        "ns1/tunl1                  84 bytes  TTL 64",
+    ),
+    "flannel_ipip": (
+        "3 of 3 answered, TTL 62",
+        "cni-8v2vj/eth0             98 bytes  TTL 64",
+        "k8s-1/flannel.ipip         84 bytes  TTL 63",
+        "k8s-1/ens33               118 bytes  TTL 63",
+        "cni-w8b7p/eth0             98 bytes  TTL 62",
+        "The pods' route tables are the seed's",
+        "The nodes' route tables are the seed's",
+        "10.244.1.0/24 via 172.12.1.12 dev flannel.ipip",
+        "remote any local 172.12.1.11 ttl inherit nopmtudisc",
+    ),
+}
+IN_THE_WAY = {**dict.fromkeys(PROVED, "ns1"), "shared_namespace": "pod", "flannel_ipip": "cni-8v2vj"}
+PROCESSES = '{"lab_engines": []}'
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_a_lab_proves_its_claims_and_leaves_nothing(place: Choose, name: str) -> None:
+    there = place(name)
+    before = there.picture()
+    assert there.works(name, "--check").changed
+    assert there.picture() == before
+
+    first = there.works(name)
+    assert first.changed
+    assert [line for line in PROVED[name] if line not in first.out] == []
+    if name == "ip_forward":
+        assert "without forwarding: 0 of 2 answered" in first.out
+
+    second = there.works(name)
+    assert second.changed == 0
+    assert [line for line in PROVED[name] if line not in second.out] == []
+    assert there.works(name, "--check").changed == 0
+
+    assert there.works(name, "-e", "state=absent").changed
+    assert there.picture() == before
+    assert there.works(name, "-e", "state=absent").changed == 0
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_a_foreign_namespace_in_the_way_is_left_alone(place: Choose, name: str) -> None:
+    there, namespace = place(name), IN_THE_WAY[name]
+    there.sh(f"ip netns add {namespace}")
+    try:
+        before = there.picture()
+        refused = there.play(name)
+        assert refused.code != 0
+        assert refused.changed == 0
+        assert f"namespace {namespace} is there already" in refused.out
+        assert there.picture() == before
+        there.works(name, "-e", "state=absent")
+        assert there.picture() == before
+    finally:
+        there.sh(f"ip netns del {namespace}")
+
+
+def test_containers_have_file_systems_of_their_own(place: Choose) -> None:
+    there = place("shared_namespace")
+    said = there.works("shared_namespace").out
+    if "two containers of " not in said:
+        pytest.skip("no container engine works here")
+    assert "They have separate file systems and process lists" in said
+    assert '/srv/name says "first" in the one and "second" in the other' in said
+    there.sh("podman kill lab-shared-namespace-first")
+    assert "state=absent" in there.play("shared_namespace").out
+    there.works("shared_namespace", "-e", "state=absent")
+    assert not there.sh("ip netns; podman ps --all --quiet")
+
+
+def test_processes_share_a_namespace_where_no_container_engine_works(place: Choose) -> None:
+    there, name = place("shared_namespace"), "shared_namespace"
+    before = there.picture()
+    first = there.works(name, "-e", PROCESSES)
+    assert "No container engine works here." in first.out
+    assert "two processes in one network namespace" in first.out
+    assert [line for line in PROVED[name] if line not in first.out] == []
+    pids = there.sh("ip netns pids pod").split()
+    assert len(pids) == 2
+    assert there.works(name, "-e", PROCESSES).changed == 0
+    assert there.works(name).changed == 0  # an engine that comes later changes nothing
+    there.works(name, "-e", "state=absent")
+    assert not there.sh(f"ps --no-headers --pid {','.join(pids)} || true")
+    assert there.picture() == before
+
+
+def test_what_does_not_hold_is_told_with_what_was_seen(place: Choose) -> None:
+    there = place("veth_pair")
+    there.works("veth_pair")
+    there.sh("ip netns exec ns2 sysctl -qw net.ipv4.icmp_echo_ignore_all=1")
+    broken = there.play("veth_pair")
+    assert broken.code != 0
+    assert "ns1 does not reach ns2" in broken.out
+    assert not there.sh("ls /run | grep capture || true")
+    there.works("veth_pair", "-e", "state=absent")
+
+
+def test_one_lab_at_a_time_has_a_name(place: Choose) -> None:
+    there = place("bridge")
+    there.works("bridge")
+    assert "lab-bridge" in there.play("veth_pair").out
+    there.works("bridge", "-e", "state=absent")
