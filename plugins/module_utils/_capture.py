@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import errno
 import fcntl
 import itertools
 import json
@@ -23,6 +24,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import typing as t
 from dataclasses import dataclass, field
@@ -45,7 +47,8 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
 _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
 _SIOCGIFHWADDR = 0x8927
 _BUFFER = 4 << 20
-_TRACES = 8  # messages of nftables for each frame of the limit
+_TRACES, _MOST_TRACES = 8, 50_000  # messages of nftables for each frame of the limit, and of a namespace
+_TURN = 10_000  # packets of one socket, more than its buffer holds, before another has its turn
 _STOP = b"stop"
 _PATIENCE = 20  # seconds for a recorder to answer
 
@@ -140,8 +143,8 @@ class Point:
         self.buffer = bytearray(self.snap)
 
     def read(self) -> None:
-        """Take what has come."""
-        while True:
+        """Take what has come, and not what a flood goes on to send."""
+        for _ in range(_TURN):
             try:
                 size, about, _flags, sender = self.socket.recvmsg_into([self.buffer], 256, socket.MSG_DONTWAIT)
             except OSError:  # nothing more, or the interface is down, which may pass
@@ -185,8 +188,8 @@ class Trace:
     lost: int = 0
 
     def read(self) -> None:
-        """Take what has come."""
-        while True:
+        """Take what has come, and not what a flood goes on to send."""
+        for _ in range(_TURN):
             try:
                 message = self.socket.recv(65536, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -227,21 +230,18 @@ def start(
     Raises Failed, and PermissionError; then nothing was started.
     """
     with contextlib.ExitStack() as opened:
+        if not opened.enter_context(_cleared(name)):
+            raise Failed(f"a capture {name} runs already on this host: stop it first, or give this one another name")
         readers, warnings = _opened(name, points, alternatives, limit, snap, opened)
-        with _cleared(name) as free:
-            if not free:
-                raise Failed(
-                    f"a capture {name} runs already on this host: stop it first, or give this one another name"
-                )
-            listener = opened.enter_context(socket.socket(socket.AF_UNIX))
-            listener.bind(path_of(name))
-            os.chmod(path_of(name), 0o600)
-            listener.listen()
-            try:
-                child = os.fork()
-            except OSError:
-                os.unlink(path_of(name))
-                raise
+        listener = opened.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path_of(name))
+        os.chmod(path_of(name), 0o600)
+        listener.listen()
+        try:
+            child = os.fork()
+        except OSError:
+            os.unlink(path_of(name))
+            raise
         if not child:
             _recorder(path_of(name), listener, readers, time.monotonic() + timeout)
     return warnings
@@ -310,7 +310,7 @@ def _cleared(name: str) -> t.Iterator[bool]:
     """
     folder = os.open(FOLDER, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder, name)
         free = not running(name)
         if free:
             with contextlib.suppress(FileNotFoundError):
@@ -318,6 +318,18 @@ def _cleared(name: str) -> t.Iterator[bool]:
         yield free
     finally:
         os.close(folder)
+
+
+def _lock(folder: int, name: str) -> None:
+    """Not for ever: whoever can read the folder can lock it."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Failed(f"another process has {FOLDER} locked: see fuser {FOLDER}. No capture {name}") from None
+            time.sleep(0.05)
 
 
 def _inside(namespace: str, work: t.Callable[[], _netns.T]) -> _netns.T:
@@ -351,19 +363,18 @@ def _opened(
                 raise
             except OSError as e:
                 place = f"in the network namespace {namespace}" if namespace else "on this host"
-                mistakes.append(f"no interface {interface} {place}: {e.strerror}")
+                what = "no" if e.errno == errno.ENODEV else "cannot record at"
+                mistakes.append(f"{what} interface {interface} {place}: {e.strerror}")
                 continue
             opened.callback(point.socket.close)
             readers.append(point)
         try:
             netfilter = _nftrace.opened(name, traced)
-        except PermissionError:
-            raise
-        except OSError as e:
+        except OSError as e:  # not for want of privilege, without which no point could be opened
             warnings.append(f"no verdicts of nftables from the namespace {namespace or '(host)'}: {e.strerror}")
         else:
             opened.callback(netfilter.close)
-            readers.append(Trace(namespace, limit * _TRACES, netfilter))
+            readers.append(Trace(namespace, min(limit * _TRACES, _MOST_TRACES), netfilter))
 
     by_namespace: dict[str, list[str]] = {}
     for namespace, interface in dict.fromkeys(points):
@@ -371,8 +382,10 @@ def _opened(
     for namespace, interfaces in by_namespace.items():
         try:
             _inside(namespace, lambda n=namespace, i=interfaces: open_all(n, i))  # type: ignore[misc]
-        except FileNotFoundError:
-            mistakes.append(f"no network namespace {namespace} on this host")
+        except PermissionError:
+            raise
+        except OSError as e:
+            mistakes.append(f"no network namespace {namespace} on this host: {e.strerror}")
     if mistakes:
         raise Failed("; ".join(mistakes))
     return readers, warnings
@@ -383,6 +396,7 @@ def _recorder(path: str, listener: socket.socket, readers: list[Point | Trace], 
     try:
         os.setsid()
         os.chdir("/")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of the end, which clears up
         listener.listen()  # once more: who connects is told the process that did this last
         _keep({listener.fileno(), *(reader.socket.fileno() for reader in readers)})
         asking = _record(listener, readers, deadline)
@@ -466,7 +480,8 @@ def _ruleset(namespace: str) -> tuple[_nftrace.Listing, dict[int, str]]:
             text = subprocess.run(
                 ["nft", "-a", "-n", "-s", "list", "ruleset"],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",  # a comment may be anything
                 check=False,
                 timeout=_PATIENCE,
             ).stdout

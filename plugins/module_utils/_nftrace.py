@@ -154,23 +154,35 @@ class Listing:
     def parse(cls, text: str) -> Listing:
         rules, hooks = {}, {}
         family = table = chain = begun = ""
-        for line in text.splitlines():
+        for line in _lines(text):
             words = line.split()
-            if words[:1] == ["table"]:
+            if words[:1] == ["table"] and len(words) > 2:
                 family, table, chain = words[1], words[2], ""
-            elif line.startswith("\tchain "):
+            elif line.startswith("\tchain ") and len(words) > 1:
                 chain = words[1]
             elif line == "\t}":
                 chain = begun = ""
-            elif chain and words[:1] == ["type"] and "hook" in words:
+            elif chain and words[:1] == ["type"] and "hook" in words[:-1]:
                 hooks[family, table, chain] = words[words.index("hook") + 1]
-            elif chain:
+            elif chain and words[:1] != ["comment"]:
                 # A long set goes on in the next line.
                 rule, mark, handle = f"{begun} {line.strip()}".strip().rpartition(" # handle ")
                 begun = "" if mark else handle
-                if mark:
+                if mark and handle.isdecimal():
                     rules[family, table, int(handle)] = rule
         return cls(rules, hooks)
+
+
+def _lines(text: str) -> t.Iterator[str]:
+    """The lines of a listing. A comment, in quotes, may have line ends of its own."""
+    parts: list[str] = []
+    quoted = False
+    for part in text.split("\n"):
+        parts.append(part)
+        quoted ^= part.count('"') % 2 == 1
+        if not quoted:
+            yield "\n".join(parts)
+            parts = []
 
 
 def verdicts(

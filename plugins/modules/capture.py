@@ -74,7 +74,9 @@ options:
     type: float
     default: 30
   limit:
-    description: Most frames to keep of each point. More are counted as RV(lost).
+    description:
+      - Most frames to keep of each point. More are counted as RV(lost).
+      - All points times O(limit) times O(snap) are at most 256 MiB.
     type: int
     default: 1000
   snap:
@@ -246,6 +248,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _capture
 
+_FRAME = 300  # bytes that Python needs to keep a frame, besides its own
+_MOST_BYTES = 256 << 20
+
 
 def main() -> None:
     module = AnsibleModule(
@@ -319,10 +324,9 @@ def _mistakes(options: dict[str, t.Any]) -> list[str]:
             except ValueError as e:
                 mistakes.append(f"{option}: {e}")
     for point in options["points"] or ():
-        if "/" in point["namespace"]:
-            mistakes.append(f"points: {point['namespace']} is no name of a namespace")
-        if not 0 < len(point["interface"].encode()) < 16:
-            mistakes.append(f"points: {point['interface']} is no name of an interface")
+        for kind, least, most in (("namespace", 0, 255), ("interface", 1, 15)):
+            if not _named(point[kind], least, most):
+                mistakes.append(f"points: {point[kind]!r} is no name of a{'n' * (kind[0] == 'i')} {kind}")
     if options["state"] == "started" and not (options["addresses"] or options["underlay"]):
         mistakes.append("addresses, underlay: at least one")
     if not 0 < options["timeout"] <= 3600:
@@ -331,7 +335,21 @@ def _mistakes(options: dict[str, t.Any]) -> list[str]:
         mistakes.append("limit: 1..100000")
     if not 64 <= options["snap"] <= 65535:
         mistakes.append("snap: 64..65535")
+    size = len(options["points"] or ()) * options["limit"] * (options["snap"] + _FRAME)
+    if not mistakes and size > _MOST_BYTES:
+        mistakes.append(
+            f"points, limit, snap: could take {size >> 20} MiB of the host's memory, and {_MOST_BYTES >> 20} are the most"
+        )
     return mistakes
+
+
+def _named(name: str, least: int, most: int) -> bool:
+    """Whether NAME can be one of the kernel's, of LEAST to MOST bytes."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    return least <= size <= most and not set(name) & {"/", "\0"} and name not in (".", "..")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _capture
 
 from tests.kernel.hosts import CHECKOUT, MODULES, Host
 
@@ -321,6 +322,14 @@ def test_a_drop_is_seen_with_its_rule(direct: Host) -> None:
     assert drop["handle"] in [item["rule"]["handle"] for item in listed if "rule" in item]
 
 
+def test_comments_of_rules_may_be_any_bytes(direct: Host) -> None:
+    chain = r"chain f { type filter hook forward priority 0\n counter drop comment \042\377\ntable\042\n }"
+    direct.sh(rf"printf 'table ip t {{\n{chain}\n}}\n' | nft -f -")
+    start(direct, {"interface": "eth1"})
+    ping(direct, timeout=0.2)
+    assert decided(stop(direct), "verdict", "text") == [("drop", 'counter drop comment "\ufffd\ntable"')]
+
+
 def test_a_policy_is_seen_in_each_namespace_of_the_points(direct: Host) -> None:
     direct.sh(
         "ip netns exec wire nft 'add table ip t'; "
@@ -364,6 +373,24 @@ def test_a_killed_recorder_leaves_a_socket_that_the_next_start_clears(direct: Ho
     assert (answer["changed"], answer["frames"], remains(direct)) == (False, [], [])
 
 
+def test_a_recorder_that_is_told_to_end_leaves_nothing(underlay: Host) -> None:
+    start(underlay, WIRE)
+    underlay.run(f"kill {recorder(underlay)}")
+    time.sleep(0.3)
+    assert remains(underlay, "wire") == []
+
+
+def test_a_flood_of_what_is_recorded_does_not_keep_it_from_its_end(underlay: Host) -> None:
+    start(underlay, WIRE, {"interface": "eth1"}, timeout=1, limit=10)
+    floods = [underlay.popen("ping", "-q", "-f", "-s", "0", "-w", "6", FAR) for _ in range(3)]
+    time.sleep(2.5)
+    left = remains(underlay, "wire")
+    for flood in floods:
+        flood.terminate()
+        flood.communicate(timeout=10)
+    assert left == []
+
+
 def test_a_capture_ends_by_itself(underlay: Host) -> None:
     start(underlay, {"interface": "eth1"}, timeout=0.5)
     pid = recorder(underlay)
@@ -380,11 +407,14 @@ def test_a_capture_ends_by_itself(underlay: Host) -> None:
 
 
 def test_all_that_is_missing_is_told_and_nothing_starts(underlay: Host) -> None:
-    points = [{"interface": "eth7"}, {"interface": "eth1"}, {"namespace": "gone", "interface": "eth0"}]
+    underlay.sh("touch /run/netns/torn")
+    points = [{"interface": "eth7"}, {"interface": "eth1"}]
+    points += [{"namespace": name, "interface": "eth0"} for name in ("gone", "torn")]
     answer = host_fails(underlay, points=[*points, {"namespace": "wire", "interface": "eth8"}])
     for word in (
         "no interface eth7 on this host",
         "no network namespace gone",
+        "no network namespace torn",
         "no interface eth8 in the network namespace wire",
     ):
         assert word in answer
@@ -405,7 +435,11 @@ def test_mistakes_are_all_told(host: Host) -> None:
     )  # fmt: skip
     for word in ("a/b", "10.244", "::1", "timeout", "limit", "snap", "x/y", "a-name-that-is-too-long"):
         assert word in message
+    for name in ("a\0", "..", "\udcff"):
+        message = host_fails(host, points=[{"namespace": name, "interface": "lo"}, {"interface": name}])
+        assert [word in message for word in ("no name of a namespace", "no name of an interface")] == [True, True]
     assert "at least one" in host_fails(host, addresses=[], underlay=[])
+    assert "MiB of the host's memory" in host_fails(host, limit=100000, snap=65535)
     many = [f"10.0.{i // 250}.{i % 250}" for i in range(600)]
     assert "too many addresses" in host_fails(host, addresses=many)
 
@@ -422,12 +456,23 @@ def test_check_mode_predicts_and_does_nothing(underlay: Host) -> None:
 
 def test_two_captures_of_one_name_are_an_error_and_of_two_names_are_not(underlay: Host) -> None:
     start(underlay, WIRE)
-    assert "a capture trace runs already" in host_fails(underlay)
+    for point in (WIRE, {"interface": "lo"}):
+        assert "a capture trace runs already" in host_fails(underlay, points=[point])
     start(underlay, WIRE, name="other")
     send(underlay, OURS["echo"])
     for name in ("trace", "other"):
         assert len(stop(underlay, name=name)["frames"]) == 1
     assert remains(underlay, "wire") == []
+
+
+def test_who_locks_the_folder_does_not_keep_a_capture_waiting_for_ever(
+    underlay: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_capture, "_PATIENCE", 0.2)
+    with underlay.popen("flock", "/run", "sleep", "30") as other:
+        time.sleep(0.2)
+        assert "another process has /run locked" in host_fails(underlay)
+        other.kill()
 
 
 def program(host: Host, *before: str) -> dict[str, Any]:

@@ -52,6 +52,22 @@ def test_rules_and_hooks_are_read_from_a_listing() -> None:
     assert listing.hooks == {("inet", "filter", "forward"): "forward", ("ip", "nat", "POSTROUTING"): "postrouting"}
 
 
+def test_a_comment_may_have_lines_that_look_like_others() -> None:
+    text = LISTING.replace('"a # handle 8"', '"a\ntable\n\tchain\n\t}\n # handle 8"').replace(
+        "policy drop;", 'comment "x"'
+    )
+    listing = _nftrace.Listing.parse(text)
+    assert listing.rules["inet", "filter", 6].startswith('ip protocol 1 counter drop comment "a\ntable')
+    assert listing.hooks == _nftrace.Listing.parse(LISTING).hooks
+    assert listing.rules.keys() == _nftrace.Listing.parse(LISTING).rules.keys()
+
+
+@given(st.lists(st.one_of(st.sampled_from(LISTING.split()), st.sampled_from(["\n", "\t", " ", '"', "²"]), st.text())))
+def test_no_listing_is_too_broken(parts: list[str]) -> None:
+    _nftrace.Listing.parse(" ".join(parts))
+    _nftrace.Listing.parse("\t".join(parts))
+
+
 def test_an_empty_listing_has_nothing() -> None:
     assert _nftrace.Listing.parse("") == _nftrace.Listing({}, {})
 
