@@ -9,7 +9,7 @@ VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
 ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 
 QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
-FULL  := molecule-ipip sanity kernel-ipip units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
+FULL  := molecule-ipip kernel-ipip labs sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
 QUICK_PACKAGES := git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
@@ -82,6 +82,9 @@ kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
 
 kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
 	@tests/gates/kernel-ipip $(ARGS)
+
+labs: $(VENV) ## the seed's systems: each made, proved, made again, removed; here and on a virtual machine
+	@pytest tests/labs $(ARGS)
 
 sanity: $(ARTIFACT) ## ansible-test sanity, offline but for PyPI
 	@tests/gates/ansible-test $(ARTIFACT) sanity $(ARGS)

@@ -325,14 +325,15 @@ class _Judgement:
     def _outcomes(self, rule: Item, doubt: str) -> Iterator[tuple[str, t.Any, str]]:
         """The verdicts that a rule may come to, each with its doubt. Its changes to the packet are done on the way."""
         for statement in rule["expr"]:
-            kind, body = next(iter(statement.items()))
+            ((kind, body),) = statement.items()
             try:
                 if kind == "match":
                     if not self._matches(body["left"], body["op"], body["right"]):
                         return
                 elif kind == "vmap":
                     for verdict, unsure in self._mapped(body):
-                        yield (*next(iter(verdict.items())), doubt or unsure)
+                        ((word, chain),) = verdict.items()
+                        yield word, chain, doubt or unsure
                 elif kind == "mangle":
                     self._mangle(body["key"], body["value"], doubt)
                 elif kind == "notrack":
