@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import secrets
 import typing as t
 
 from ansible.plugins.action import ActionBase
@@ -32,10 +33,15 @@ class ActionModule(ActionBase):
                 "size": {"type": "int", "default": DEFAULT_SIZE},
                 "df": {"type": "bool", "default": True},
                 "mark": {"type": "str", "default": "0"},
+                "capture": {"type": "bool", "default": False},
             }
         )
-        source, target = options.pop("from"), options.pop("to")
+        source, target, capture = (options.pop(name) for name in ("from", "to", "capture"))
         try:
-            return {"changed": False, **_flow.flow(source, target, **options)}
+            path = _flow.flow(source, target, **options)
         except Mistakes as e:
             return {"failed": True, "msg": "\n".join(e.lines)}
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            return {"failed": True, "msg": f"nodes, settings: not as podnet.overlay.plan returns them: {e!r}"}
+        # Its own name, so that of two runs at once neither ends the other's.
+        return {"changed": False, **path, "capture": f"trace_{secrets.token_hex(4)}" if capture else None}

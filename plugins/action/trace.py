@@ -19,6 +19,8 @@ display = Display()
 
 _WORK = {"walk": "", "started": "capture", "capture": "capture", "ping": "probe"}
 _VARIABLES = {"walk": "podnet_walk", "started": "podnet_started", "capture": "podnet_capture", "ping": "podnet_ping"}
+_FLOW = ("from", "to", "source", "destination", "size", "df", "nodes", "order", "packets")
+_RECORDING = {"frames", "verdicts", "lost"}
 
 
 class ActionModule(ActionBase):
@@ -39,13 +41,16 @@ class ActionModule(ActionBase):
             }
         )
         flow, hostvars = options["flow"], (task_vars or {})["hostvars"]
+        missing = [name for name in _FLOW if name not in flow] or [n for n in flow["nodes"] if n not in hostvars]
+        if missing:
+            return {"failed": True, "msg": f"flow: {', '.join(missing)}: not there. podnet.overlay.flow makes it"}
         told = {node: {name: hostvars[node].get(options[name]) or {} for name in _VARIABLES} for node in flow["nodes"]}
         silent = {node: reason for node, own in told.items() if (reason := _silence(own))}
-        captures = {node: own["capture"] for node, own in told.items() if "frames" in own["capture"]}
+        captures = {node: own["capture"] for node, own in told.items() if own["capture"].keys() >= _RECORDING}
         walks = {node: own["walk"]["walks"] for node, own in told.items() if "walks" in own["walk"]}
         try:
             frames = {node: [_frames.decode(frame) for frame in own["frames"]] for node, own in captures.items()}
-        except _frames.MissingLibrary as e:
+        except (_frames.MissingLibrary, ValueError) as e:
             frames, captures, silent = {}, {}, {**silent, "controller": str(e)}
         trace = _trace_seen.witness(
             _trace.join(flow, walks, silent),
@@ -55,7 +60,9 @@ class ActionModule(ActionBase):
             [f"{node}: {n} frames or verdicts were not kept" for node, own in captures.items() if (n := own["lost"])],
         )
         result: dict[str, t.Any] = {"changed": False, **trace.data(), "pcaps": []}
-        folder = os.path.abspath(os.path.expanduser(options["dest"] or f"trace-{flow['from']}-{flow['to']}"))
+        folder = os.path.abspath(
+            os.path.expanduser(options["dest"] or _trace_text.plain(f"trace-{flow['from']}-{flow['to']}"))
+        )
         unsaved = ""
         try:
             result["pcaps"] = [] if self._task.check_mode else _save(folder, captures)
@@ -81,7 +88,12 @@ def _save(folder: str, captures: Mapping[str, t.Any]) -> list[str]:
             points.setdefault((node, frame["namespace"], frame["interface"]), []).append(frame)
     if points:
         os.makedirs(folder, exist_ok=True)
-    paths = {os.path.join(folder, _trace_text.pcap_name(*point)): frames for point, frames in points.items()}
+    paths: dict[str, list[t.Any]] = {}
+    for point, frames in points.items():
+        name = _trace_text.pcap_name(*point)
+        while (path := os.path.join(folder, name)) in paths:  # web-eth0 of the host, and eth0 of web
+            name = f"_{name}"
+        paths[path] = frames
     for path, frames in paths.items():
         _frames.write_pcap(path, frames)
     return list(paths)

@@ -112,6 +112,8 @@ def _ethernet(layer: t.Any, found: Decoded, length: int, name: str) -> str:
 
 
 def _arp(layer: t.Any, found: Decoded) -> str:
+    if (layer.hwtype, layer.ptype, layer.hwlen, layer.plen) != (1, 0x0800, 6, 4):
+        return f"op {layer.op} about addresses of {layer.hwlen} and {layer.plen} bytes, protocol 0x{layer.ptype:04x}"
     found["arp"] = {
         "op": {1: "request", 2: "reply"}.get(layer.op, str(layer.op)),
         "sender": layer.psrc,

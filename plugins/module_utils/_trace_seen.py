@@ -52,7 +52,7 @@ def witness(
         notes: of the capture.
     """
     probe, underlay = _outcomes(trace.flow, pings)
-    trace = dataclasses.replace(trace, probe=probe, underlay=underlay, notes=tuple(notes))
+    trace = dataclasses.replace(trace, probe=probe, underlay=underlay, notes=(*notes, *_unmarked(trace.flow, probe)))
     if not frames and not pings:
         return trace
     identifier = probe.get("identifier") if probe else None
@@ -70,6 +70,12 @@ def _outcomes(flow: Data, pings: Sequence[Data]) -> tuple[Data | None, Data | No
     first = next((path for path in pings if path["address"] == flow["destination"]), None)
     underlay = by.get(("", flow["underlay"][1])) if len(flow.get("underlay") or ()) > 1 else None
     return by.get((namespace, flow["destination"]), first), underlay
+
+
+def _unmarked(flow: Data, probe: Data | None) -> Iterator[str]:
+    mark = flow["packets"][flow["nodes"][0]].get("request", {}).get("mark")
+    if probe and mark:
+        yield f"the probe had no mark: what is explained for {mark:#x} may not be what was seen"
 
 
 def _sight(

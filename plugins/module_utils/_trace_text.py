@@ -168,5 +168,10 @@ def _problem(problem: Problem) -> list[str]:
 
 
 def pcap_name(node: str, namespace: str, interface: str) -> str:
-    """The file of one point."""
-    return "-".join(filter(None, (node, namespace, interface))) + ".pcap"
+    """The file of one point. A host's answer names no other folder."""
+    return plain("-".join(filter(None, (node, namespace, interface)))) + ".pcap"
+
+
+def plain(name: str) -> str:
+    """A name that a file can have."""
+    return name.encode(errors="replace").decode().replace("/", "_").replace("\0", "_")

@@ -55,6 +55,10 @@ options:
     description: Firewall mark of the request where it starts, a decimal or hexadecimal number. Policy routing may ask for it.
     type: str
     default: "0"
+  capture:
+    description: Whether frames will be captured on the path.
+    type: bool
+    default: false
 seealso:
   - module: podnet.overlay.plan
   - module: podnet.overlay.walk
@@ -160,4 +164,9 @@ underlay:
   elements: str
   returned: success
   sample: [198.51.100.11, 198.51.100.12]
+capture:
+  description: With O(capture) a O(podnet.overlay.capture#module:name) that no other run has, else none.
+  type: str
+  returned: success
+  sample: trace_5f1c09ae
 """

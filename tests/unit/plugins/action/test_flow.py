@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from unittest.mock import MagicMock
 
+import pytest
 from ansible_collections.podnet.overlay.plugins.action import flow
 
 from ..module_utils.seed import NODES, SETTINGS, SOURCE, TARGET
@@ -25,6 +27,23 @@ def test_words_of_the_command_line_become_numbers() -> None:
     packet = result["packets"]["k8s-1"]["request"]
     assert (packet["size"], packet["df"], packet["mark"]) == (1480, False, 16)
     assert not result["changed"]
+
+
+def test_each_run_captures_under_a_name_of_its_own() -> None:
+    assert resolve()["capture"] is None
+    names = {resolve(capture="yes")["capture"] for _ in range(9)}
+    assert len(names) == 9
+    assert all(re.fullmatch(r"trace_[0-9a-f]{8}", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"nodes": {"k8s-1": 3}}, {"nodes": {"k8s-1": {"pods": []}}}, {"settings": {}}],
+)
+def test_what_is_not_from_the_plan_is_told(wrong: dict[str, Any]) -> None:
+    result = resolve(to="10.0.0.1", **wrong)
+    assert result["failed"]
+    assert "nodes, settings: not as podnet.overlay.plan" in result["msg"]
 
 
 def test_mistakes_fail_with_a_line_each() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -36,8 +37,11 @@ class Hosts:
             self.variables[node]["podnet_capture"] = {"frames": told, "verdicts": [], "lost": 0}
         self.variables["k8s-1"]["podnet_ping"] = {"paths": seed.pings()}
 
-    def run(self, *, check: bool = False, **options: Any) -> tuple[dict[str, Any], str]:
-        path = flow(seed.SOURCE, seed.TARGET, seed.NODES, seed.SETTINGS)
+    def run(
+        self, *, check: bool = False, without: Sequence[str] = (), mark: int = 0, **options: Any
+    ) -> tuple[dict[str, Any], str]:
+        path = flow(seed.SOURCE, seed.TARGET, seed.NODES, seed.SETTINGS, mark=mark)
+        path = {key: value for key, value in path.items() if key not in without}
         task = MagicMock(args={"flow": path, **options}, async_val=0, check_mode=check)
         task.environment = []
         action = trace.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
@@ -113,6 +117,40 @@ def test_frames_are_written_by_node_and_interface(hosts: Hosts, tmp_path: pathli
     assert (folder / "k8s-2-ens33.pcap").read_text() == "2"
     assert f"frames in {folder}" in shown
     assert "3 of 3 probes answered" in result["verdict"]
+
+
+def test_no_answer_of_a_host_names_a_file_elsewhere_or_that_of_another_point(
+    hosts: Hosts, tmp_path: pathlib.Path
+) -> None:
+    hosts.capture()
+    frames = hosts.variables["k8s-1"]["podnet_capture"]["frames"]
+    points = [("../../up", "eth0"), ("web", "eth0"), ("", "web-eth0"), ("\udcff\0", "/")]
+    told = [{**frames[0], "namespace": n, "interface": i, "icmp": None} for n, i in points]
+    hosts.variables["k8s-1"]["podnet_capture"]["frames"] = told
+    result, _shown = hosts.run(dest="caps")
+    names = [pathlib.Path(path).name for path in result["pcaps"] if "k8s-1" in path]
+    assert names == [
+        "k8s-1-.._.._up-eth0.pcap",
+        "k8s-1-web-eth0.pcap",
+        "_k8s-1-web-eth0.pcap",
+        "k8s-1-?_-_.pcap",
+    ]
+    assert {path.name for path in (tmp_path / "caps").iterdir()} >= set(names)
+
+
+def test_what_is_no_flow_and_no_frame_is_told(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "flow: to, size: not there" in hosts.run(without=("to", "size"))[0]["msg"]
+    hosts.capture()
+    monkeypatch.setattr(_frames, "decode", MagicMock(side_effect=ValueError("no frame")))
+    assert hosts.run()[0]["silent"] == {"controller": "no frame"}
+    del hosts.variables["k8s-1"]
+    assert "flow: k8s-1: not there" in hosts.run()[0]["msg"]
+
+
+def test_a_mark_is_not_on_the_probe(hosts: Hosts) -> None:
+    hosts.capture()
+    assert "note: the probe had no mark: what is explained for 0x10" in hosts.run(mark=16)[1]
+    assert "no mark" not in hosts.run()[1]
 
 
 def test_check_mode_and_a_folder_that_cannot_be(hosts: Hosts, tmp_path: pathlib.Path) -> None:

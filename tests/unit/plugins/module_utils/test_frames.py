@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import json
 import re
 import shutil
 import subprocess
@@ -102,6 +103,18 @@ def test_an_arp_is_told() -> None:
     assert f"who-has 10.1.1.1 ({RIGHT}) tell 10.1.1.2" in text(ETHER / asked)
 
 
+def test_an_arp_about_other_addresses_is_data_for_machines_too() -> None:
+    for wrong in ({"hwtype": 255}, {"hwlen": 1}, {"plen": 2}, {"ptype": 0x86DD}):
+        packet = bytes(ETHER / ARP(hwsrc=LEFT, psrc="10.0.0.1", pdst="10.0.0.2", hwdst=RIGHT))
+        packet = bytearray(packet)
+        packet[14:16] = wrong.get("hwtype", 1).to_bytes(2, "big")
+        packet[16:18] = wrong.get("ptype", 0x0800).to_bytes(2, "big")
+        packet[18:20] = wrong.get("hwlen", 6), wrong.get("plen", 4)
+        found = _frames.decode(frame(packet))
+        assert found["arp"] is None
+        assert "op 1 about addresses of" in json.dumps(found)
+
+
 @pytest.mark.parametrize("port", [8472, 4789, 51234])
 def test_vxlan_is_known_at_any_port(port: int) -> None:
     outer = IP(src="198.51.100.11", dst="198.51.100.12") / UDP(sport=40000, dport=port)
@@ -181,10 +194,17 @@ def test_a_file_has_one_kind_of_link(tmp_path: Path) -> None:
 
 
 @given(
-    st.sampled_from([bytes(packet) for packet in PACKETS]), st.integers(0, 200), st.binary(max_size=20), st.booleans()
+    st.sampled_from([bytes(packet) for packet in PACKETS]),
+    st.integers(0, 200),
+    st.dictionaries(st.integers(12, 60), st.binary(min_size=1, max_size=1), max_size=4),
+    st.binary(max_size=20),
+    st.booleans(),
 )
-def test_no_frame_is_too_broken(data: bytes, cut: int, tail: bytes, raw: bool) -> None:
+def test_no_frame_is_too_broken(data: bytes, cut: int, wrong: dict[int, bytes], tail: bytes, raw: bool) -> None:
+    for place, byte in wrong.items():
+        data = data[:place] + byte + data[place + 1 :]
     found = _frames.decode(frame(data[:cut] + tail, link="raw" if raw else "ethernet"))
+    assert "\n" not in json.dumps(found)
     assert "\n" not in found["text"]
 
 
