@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 from ..module_utils import _flow
 from ..module_utils._icmp import DEFAULT_SIZE
 from ..module_utils._model import Mistakes
+from ..module_utils._trace_text import OUTPUTS
 
 
 class ActionModule(ActionBase):
@@ -34,9 +35,10 @@ class ActionModule(ActionBase):
                 "df": {"type": "bool", "default": True},
                 "mark": {"type": "str", "default": "0"},
                 "capture": {"type": "bool", "default": False},
+                "output": {"type": "str", "choices": OUTPUTS, "default": OUTPUTS[0]},
             }
         )
-        source, target, capture = (options.pop(name) for name in ("from", "to", "capture"))
+        source, target, capture, output = (options.pop(name) for name in ("from", "to", "capture", "output"))
         try:
             path = _flow.flow(source, target, **options)
         except Mistakes as e:
@@ -44,4 +46,5 @@ class ActionModule(ActionBase):
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             return {"failed": True, "msg": f"nodes, settings: not as podnet.overlay.plan returns them: {e!r}"}
         # Its own name, so that of two runs at once neither ends the other's.
-        return {"changed": False, **path, "capture": f"trace_{secrets.token_hex(4)}" if capture else None}
+        name = f"trace_{secrets.token_hex(4)}" if capture else None
+        return {"changed": False, **path, "capture": name, "output": output}

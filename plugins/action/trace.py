@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         _validation, options = self.validate_argument_spec(
             argument_spec={
                 "flow": {"type": "dict", "required": True},
-                "output": {"type": "str", "choices": ["text", "json"], "default": "text"},
+                "output": {"type": "str", "choices": _trace_text.OUTPUTS, "default": _trace_text.OUTPUTS[0]},
                 "dest": {"type": "path"},
                 **{name: {"type": "str", "default": default} for name, default in _VARIABLES.items()},
             }
@@ -52,8 +52,15 @@ class ActionModule(ActionBase):
             frames = {node: [_frames.decode(frame) for frame in own["frames"]] for node, own in captures.items()}
         except (_frames.MissingLibrary, ValueError) as e:
             frames, captures, silent = {}, {}, {**silent, "controller": str(e)}
+        try:
+            explained = _trace.join(flow, walks, silent)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            return {
+                "failed": True,
+                "msg": f"flow, {options['walk']}: not as podnet.overlay.flow and walk return: {e!r}",
+            }
         trace = _trace_seen.witness(
-            _trace.join(flow, walks, silent),
+            explained,
             frames,
             {node: own["verdicts"] for node, own in captures.items()},
             told[flow["nodes"][0]]["ping"].get("paths") or [],
@@ -73,11 +80,11 @@ class ActionModule(ActionBase):
         else:
             saved = [f"\nframes in {folder}"] if result["pcaps"] else []
             display.display("\n".join(["", _trace_text.render(trace), *saved]))
-        if trace.works and not unsaved:
+        if trace.works is not False and not unsaved:
             return result
         if options["output"] == "text":  # a person has read it: no need to dump it below once more
             result = {key: result[key] for key in ("changed", "problems", "silent", "pcaps")}
-        return {**result, "failed": True, "msg": unsaved if trace.works else trace.verdict}
+        return {**result, "failed": True, "msg": trace.verdict if trace.works is False else unsaved}
 
 
 def _save(folder: str, captures: Mapping[str, t.Any]) -> list[str]:

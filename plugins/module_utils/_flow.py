@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ._icmp import DEFAULT_SIZE, HEADERS
 from ._model import Mistakes
 
-Node = Mapping[str, t.Any]  # subnet, public_ip, interface, mtu, pods: as the plan's check answers
+Node = Mapping[str, t.Any]  # subnet, public_ip, mtu, pods: as the plan's check answers
 
 _TTL = 64  # net.ipv4.ip_default_ttl
 _LARGEST = 65535
@@ -143,6 +143,11 @@ def _address(address: ipaddress.IPv4Address, nodes: Mapping[str, Node], settings
             pod = next((pod for pod, own in node["pods"].items() if own == text), None)
             if pod is not None:
                 return End(f"{pod}@{name}", name, pod, text)
+            nobodys = {subnet.broadcast_address: "broadcast"}
+            if settings["backend"] == "host-gw":
+                nobodys[subnet.network_address] = "network"
+            if address in nobodys:
+                raise ValueError(f"{text} is the {nobodys[address]} address of {name}'s subnet {subnet}, and nobody's")
             # The first is the tunnel's, the second the bridge's; what else is on the bridge is nobody's we know.
             own = address in (subnet.network_address, subnet.network_address + 1)
             return End(text, name, "" if own else None, text)
@@ -174,7 +179,7 @@ def _paths(
     here: End, there: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any], shape: dict[str, t.Any], mark: int
 ) -> dict[str, t.Any]:
     names = [here.node] if here.node == there.node else [here.node, there.node]
-    packets: dict[str, dict[str, t.Any]] = {name: {} for name in names}
+    packets: dict[str, list[dict[str, t.Any]]] = {name: [] for name in names}
     order: dict[str, list[str]] = {}
     for leg, first, last in (("request", here, there), ("reply", there, here)):
         if first.namespace is None:  # whose address it is, and so where the reply starts, is not known
@@ -183,12 +188,12 @@ def _paths(
         order[leg] = names if leg == "request" else names[::-1]
         packet = {"src": first.address, "dst": last.address, "protocol": "icmp", "ttl": _TTL, **shape}
         packet.update({"reply": True} if leg == "reply" else {})
-        departs = {"namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
-        packets[first.node][leg] = {**departs, **_wanted(first, last, nodes, settings)}
+        departs = {"name": leg, "namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
+        packets[first.node].append({**departs, **_wanted(first, last, nodes, settings)})
         if first.node != last.node:
-            for key, arrival in _arrivals(leg, first, last, nodes, settings):
-                arrives = {"namespace": "", "arrives": True, **packet, "ttl": _TTL - first.forwarded}
-                packets[last.node][key] = {**arrives, **arrival, **_wanted(last, last, nodes, settings)}
+            arrives = {"namespace": "", "arrives": True, **packet, "ttl": _TTL - first.forwarded}
+            for name, arrival in _arrivals(leg, first, last, nodes, settings):
+                packets[last.node].append({"name": name, **arrives, **arrival, **_wanted(last, last, nodes, settings)})
     probes = [{"namespace": here.namespace, "targets": [{"address": there.address, "name": there.name}]}]
     if len(names) > 1:
         target = {"address": nodes[there.node]["public_ip"], "name": there.node}

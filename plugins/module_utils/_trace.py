@@ -19,11 +19,13 @@ Data = Mapping[str, t.Any]
 
 LEGS = ("request", "reply")
 _CONVERGE = "run overlay.yml; with --check --diff it shows what differs"
+_MAY = {"may_be_filtered": "drop", "may_be_translated": "translate"}  # what a rule that the walk is not sure of may do
+_BY_CHANCE = "duplicate_address"  # the next probe may go to the other one
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What is wrong at a hop."""
+class Placed:
+    """What is wrong, or in doubt, at a hop."""
 
     leg: str
     node: str
@@ -37,6 +39,16 @@ class Problem:
     @property
     def what(self) -> str:
         return self.fault.replace("_", " ")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the path may work all the same."""
+        return is_doubt(self.fault)
+
+    @property
+    def told(self) -> str:
+        place = f"{self.node}, {self.where} ({self.leg}, hop {self.number})" if self.number else self.node
+        return f"{self.what} at {place}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +91,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class Leg:
-    """One direction. ``end`` is delivered, broken, or unknown where a host did not tell."""
+    """One direction. ``end`` is delivered; left, to whom is not known; translated, and not followed any further; broken;
+    or unknown, where a host did not tell.
+    """
 
     name: str
     stops: tuple[Stop, ...]
     end: str
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Placed, ...] = ()
 
     @property
     def path_mtu(self) -> int | None:
@@ -108,42 +122,79 @@ class Trace:
     notes: tuple[str, ...] = ()
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[Placed]:
         return [problem for leg in self.legs for problem in leg.problems]
 
     @property
-    def works(self) -> bool:
-        delivered = bool(self.legs) and all(leg.end == "delivered" for leg in self.legs)
-        return delivered and not self.silent and not any(problem.fatal for problem in self.problems)
+    def mark(self) -> int:
+        """Of the request. The probe has none, and so may go another way."""
+        return int(packet_of(self.flow, self.flow["nodes"][0], "request").get("mark") or 0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether all probes came back, and so the path works, whatever is held against it."""
+        return self.probe is not None and self.probe["received"] >= self.probe["sent"] and not self.mark
+
+    @property
+    def broken(self) -> Placed | None:
+        """What ends the path."""
+        fatal = (problem for problem in self.problems if problem.fatal)
+        return next((problem for problem in fatal if not self.answered or problem.fault == _BY_CHANCE), None)
+
+    @property
+    def works(self) -> bool | None:
+        """None where it is in doubt."""
+        ends = {leg.end for leg in self.legs}
+        if self.silent or self.broken:
+            return False
+        if self.answered:
+            return True
+        if not ends or ends & {"broken", "unknown"}:
+            return False
+        sure = ends == {"delivered"} and len(self.legs) == len(LEGS) and not any(p.doubtful for p in self.problems)
+        return True if sure else None
 
     @property
     def verdict(self) -> str:
         """A line."""
-        ends = "{from} {verb} {to}".format(verb="reaches" if self.works else "does not reach", **self.flow)
-        fatal = next((problem for problem in self.problems if problem.fatal), None)
-        if fatal:
-            place = f"{fatal.node}, {fatal.where} ({fatal.leg}, hop {fatal.number})" if fatal.number else fatal.node
-            although = ", although the probe was answered" if self.probe and self.probe["received"] else ""
-            return f"{ends}: {fatal.what} at {place}: {fatal.reason}{although}"
+        heard = f"{self.probe['received']} of {self.probe['sent']} probes" if self.probe else ""
+        some = bool(self.probe and self.probe["received"])
+        verb = {True: "reaches", None: "may reach", False: "does not always reach" if some else "does not reach"}
+        ends = "{from} {verb} {to}".format(verb=verb[self.works], **self.flow)
+        if self.broken:
+            return f"{ends}: {self.broken.told}" + (f"; {heard} were answered" if some else "")
         if self.silent:
             told = "; ".join(f"{node}: {reason}" for node, reason in self.silent.items())
-            tried = f"; {self.probe['received']} of {self.probe['sent']} probes were answered" if self.probe else ""
+            tried = f"; {heard} were answered" if heard else ""
             return f"{self.flow['from']} to {self.flow['to']} cannot be told: {told}{tried}"
-        if not self.works:
+        if self.works is False:
             return f"{ends}: the walk ends on the way"
         tries = "nothing was sent"
         if self.probe:
             mean = self.probe["rtt_ms"]["avg"] if self.probe.get("rtt_ms") else 0.0
-            tries = f"{self.probe['received']} of {self.probe['sent']} probes answered, {mean:.2f} ms"
-        if len(self.legs) > 1:
-            ends += " and back"
-        else:
-            last = self.legs[-1].stops[-1]
-            ends = (
-                f"{self.flow['from']} gets to {last.where} of {last.node}; who has {self.flow['to']} there is not known"
-            )
-        mtus, ttls = (_both([getattr(leg, name) for leg in self.legs]) for name in ("path_mtu", "ttl"))
-        return f"{ends}: path MTU {mtus}, TTL {ttls} at the end, {tries}"
+            tries = f"{heard} answered, {mean:.2f} ms"
+        ends += " and back" if len(self.legs) > 1 or self.answered else ""
+        but = next((f"but: {problem.told}" for problem in self.problems if problem.fatal), "")
+        if not but:  # else what is explained ends on the way
+            mtus, ttls = (_both([getattr(leg, name) for leg in self.legs]) for name in ("path_mtu", "ttl"))
+            tries = f"path MTU {mtus}, TTL {ttls} at the end, {tries}"
+        return "; ".join([f"{ends}: {tries}", *self._doubts(), *filter(None, [but])])
+
+    def _doubts(self) -> Iterator[str]:
+        for leg in self.legs:
+            for fault_word, does in _MAY.items():
+                hops = [str(problem.number) for problem in leg.problems if problem.fault == fault_word]
+                places = list(dict.fromkeys(hops))
+                if hops:
+                    it = "it" if leg.name == "request" else "the reply"
+                    yield f"{_count(hops, 'rule')} may {does} {it}: hop{'s' * (len(places) > 1)} {', '.join(places)}"
+        others = {problem.fault: problem for problem in reversed(self.problems) if problem.doubtful}
+        yield from (problem.told for word, problem in others.items() if word not in _MAY)
+        last = self.legs[-1]
+        if last.end == "left" or (last.end == "delivered" and len(self.legs) < len(LEGS)):
+            unknown = f"who has {self.flow['to']} there" if last.end == "left" else "the way back"
+            stop = last.stops[-1]
+            yield f"it gets to {stop.where} of {stop.node}, and {unknown} is not known"
 
     def data(self) -> dict[str, t.Any]:
         """As podnet.overlay.trace returns it."""
@@ -200,15 +251,26 @@ def fault(word: str, reason: str, remedy: str) -> dict[str, t.Any]:
     return {"fault": word, "reason": reason, "remedy": remedy}
 
 
-def at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Problem:
+def is_doubt(word: str) -> bool:
+    """Whether a fault is none for sure."""
+    return word in _MAY or word == "translated" or word.startswith("not_judged")
+
+
+def at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Placed:
     """A problem in its place, or of NODE before any."""
-    values = {key: item[key] for key in ("fault", "reason", "remedy", "fatal") if key in item}
-    return Problem(leg, stop.node if stop else node, stop.number if stop else 0, stop.where if stop else "", **values)
+    values = {key: item[key] for key in ("fault", "reason", "remedy")}
+    values["fatal"] = item.get("fatal", True) and not is_doubt(item["fault"])
+    return Placed(leg, stop.node if stop else node, stop.number if stop else 0, stop.where if stop else "", **values)
+
+
+def packet_of(flow: Data, node: str, name: str) -> Data:
+    """The packet of that name which NODE was to follow, or an empty one."""
+    return next((packet for packet in flow["packets"].get(node) or () if packet["name"] == name), {})
 
 
 def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data) -> Leg:
     stops: list[Stop] = []
-    problems: list[Problem] = []
+    problems: list[Placed] = []
     key = name
     left: dict[str, t.Any] = {}
     for node, after in zip(nodes, [*nodes[1:], None]):
@@ -216,21 +278,35 @@ def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data)
         if walk is None:
             return Leg(name, tuple(stops), "unknown", tuple(problems))
         hops = _addressed(walk["hops"], left)
-        stops += [Stop(node, number, hop) for number, hop in enumerate(hops, len(stops) + 1)]
-        for stop in stops:
-            if stop.node == node:
-                problems += [at(name, stop, **item) for item in stop.hop.get("problems") or ()]
+        own = [Stop(node, number, hop) for number, hop in enumerate(hops, len(stops) + 1)]
+        problems += [at(name, stop, **item) for stop in own for item in _told(stop.hop)]
+        stops += own
         last = stops[-1] if stops else None
+        found: list[dict[str, t.Any]] = []
         if not any(problem.fatal for problem in problems):
-            told = {problem.fault for problem in problems}
             key, found = _onward(name, walk, node, after, walks, flow)
+            told = {problem.fault for problem in problems}
             problems += [at(name, last, node=node, **item) for item in found if item["fault"] not in told]
         if any(problem.fatal for problem in problems):
             return Leg(name, tuple(stops), "broken", tuple(problems))
+        if after is None or walk["end"] == "translated":
+            return Leg(name, tuple(stops), walk["end"], tuple(problems))
         left = _left(walk)
-        if after and left.get("next_hop") != _public_ip(flow, after):
+        if left.get("next_hop") != _public_ip(flow, after):
             left["source_mac"] = None  # a router's is not known
-    return Leg(name, tuple(stops), "delivered", tuple(problems))
+    return Leg(name, tuple(stops), "unknown", tuple(problems))
+
+
+def _told(hop: Data) -> Iterator[Data]:
+    """The problems of a hop, and as such the rules that the walk is not sure of."""
+    for rule in hop.get("rules") or ():
+        may, _space, verdict = rule["verdict"].partition(" ")
+        if may == "may":
+            word = "may_be_filtered" if verdict == "drop" else "may_be_translated"
+            unsure = f" ({rule['why_unsure']})" if rule.get("why_unsure") else ""
+            reason = "{where} {verdict} it at {hook}: {rule}".format(**rule) + unsure
+            yield {**fault(word, reason, "-e capture=true shows whether it passes"), "fatal": False}
+    yield from hop.get("problems") or ()
 
 
 def _addressed(hops: Sequence[Data], left: Data) -> list[Data]:
@@ -241,7 +317,20 @@ def _addressed(hops: Sequence[Data], left: Data) -> list[Data]:
     told = [{**hop, "source_mac": hop.get("source_mac") or mac} for hop, mac in zip(hops, macs)]
     if told and inner:
         told[0]["packet"] = {**told[0]["packet"], **inner}
+    used = left.get("destination_mac")
+    if told and used and not _same(used, told[0].get("destination_mac")) and _has(told[0], used):
+        note = f"comes to {used}, another interface of this host: it answers ARP for any address by any (arp_ignore)"
+        told[0].update(destination_mac=used, notes=[*(told[0].get("notes") or ()), note])
     return [*told, *hops[len(told) :]]
+
+
+def _same(mac: str, other: str | None) -> bool:
+    return mac.lower() == (other or "").lower()
+
+
+def _has(hop: Data, mac: str) -> bool:
+    """Whether the host of an arriving hop takes a frame to that MAC."""
+    return any(_same(mac, own) for own in (hop.get("destination_mac"), *(hop.get("macs") or ())))
 
 
 def _left(walk: Data) -> dict[str, t.Any]:
@@ -266,17 +355,33 @@ def _onward(
     target = flow["destination" if name == "request" else "source"]
     if end == "broken":
         return name, [fault("broken", "the walk ends here, without a word why", "look at its notes")]
+    if end == "translated":
+        reason = "a rule translates its addresses, and what comes after is not explained"
+        return name, [fault("translated", reason, "-e capture=true shows whether it arrives")]
     if after is None:
-        if end == "delivered":
-            return name, []
-        if left["next_hop"] == target:
-            return name, []  # to a namespace that has no name there
-        reason = f"it leaves by {left['interface']} towards {left['next_hop']}, but {target} is on this host"
-        return name, [fault("no_route", reason, _CONVERGE)]
+        return name, _astray(name, walk, left, flow, node)
     if end == "delivered":
         reason = f"it is delivered here, but {target} is on {after}: two have that address"
         return name, [fault("duplicate_address", reason, f"take {target} from the one here")]
     return _crossing(name, left, node, after, walks, flow)
+
+
+def _astray(name: str, walk: Data, left: Data, flow: Data, node: str) -> list[dict[str, t.Any]]:
+    """What is wrong with the end of a leg on its last host: is it where the other leg starts?"""
+    other, end, address = ("reply", "to", "destination") if name == "request" else ("request", "from", "source")
+    target, namespace = flow[address], packet_of(flow, node, other).get("namespace")  # None: nobody knows it
+    if walk["end"] == "delivered":
+        where = walk["hops"][-1]["namespace"] if walk["hops"] else namespace
+        goes = f"is delivered {f'in namespace {where}' if where else 'on the host itself'}"
+        right = namespace in (None, where)
+    else:
+        goes, right = f"leaves by {left['interface']}", namespace is None
+        if left["next_hop"] != target:
+            reason = f"it {goes} towards {left['next_hop']}, but {target} is on this host"
+            return [fault("no_route", reason, _CONVERGE)]
+    pod = f"into pod {flow[end].split('@')[0]}" if namespace else "to the host itself"
+    remedy = f"see on {node} with ip neigh and bridge fdb show who is taken for it; {_CONVERGE}"
+    return [] if right else [fault("not_delivered", f"{target} {goes} and not {pod}", remedy)]
 
 
 def _crossing(
@@ -284,7 +389,7 @@ def _crossing(
 ) -> tuple[str, list[dict[str, t.Any]]]:
     """What leaves one host against what the other has walked as arriving."""
     packet, tunnelled = left["packet"], bool(left["packet"].get("inner"))
-    arrivals = {key: flow["packets"][after].get(key) for key in (name, f"{name}-direct")}
+    arrivals = {key: packet_of(flow, after, key) for key in (name, f"{name}-direct")}
     key = next((key for key, item in arrivals.items() if item and bool(item.get("outer")) == tunnelled), None)
     if key is None:
         reason = "it leaves {} a tunnel, and {} awaits it {} one".format(
@@ -292,35 +397,36 @@ def _crossing(
         )
         return name, [fault("wrong_gateway", reason, _CONVERGE)]
     address = _public_ip(flow, after)
-    outer = (arrivals[key] or {}).get("outer")
+    outer = arrivals[key].get("outer")
     faults = []
     if outer:
-        wanted = [("dst", "wrong_gateway"), ("src", "wrong_local"), ("vni", "no_tunnel_for_outer")]
-        for field, word in [*wanted, ("port", "no_tunnel_for_outer")]:
+        wanted = {"dst": "wrong_gateway", "src": "wrong_local", "vni": "wrong_vni", "port": "wrong_port"}
+        for field, word in wanted.items():
             has = packet.get("dport" if field == "port" else field)
             if field in outer and has is not None and str(has) != str(outer[field]):
                 words = {"src": "outer source", "dst": "outer destination"}.get(field, field)
                 faults.append(fault(word, f"its {words} is {has}, and {after} awaits {outer[field]}", _CONVERGE))
-    elif (flow["packets"][node][name].get("overlay") or {}).get("remote") and left.get("next_hop") not in (
-        None,
-        address,
-    ):
+    elif packet_of(flow, node, name).get("overlay", {}).get("remote") and left["next_hop"] != address:
         faults.append(fault("wrong_gateway", f"it goes to {left['next_hop']}, and {after} is {address}", _CONVERGE))
     hops = walks.get(after, {}).get(key, {}).get("hops") or []
-    return key, [*faults, *_stale(left, hops, node, after, address)]
+    vtep: Data = next((hop for hop in reversed(walks[node][name]["hops"]) if hop.get("kind") == "vxlan"), {})
+    return key, [*faults, *_stale(left, vtep, hops, node, after, address)]
 
 
-def _stale(left: Data, hops: Sequence[Data], node: str, after: str, address: str) -> Iterator[dict[str, t.Any]]:
+def _stale(
+    left: Data, vtep: Data, hops: Sequence[Data], node: str, after: str, address: str
+) -> Iterator[dict[str, t.Any]]:
     """A neighbour entry that names another MAC than the receiver has: of the underlay, and inside of a vxlan."""
-    pairs = []
-    if hops and left.get("next_hop") == address:  # else the frame goes to a router
-        pairs.append((left.get("destination_mac"), hops[0], f"to {address} dev {left['interface']}"))
-    if len(hops) > 1 and hops[1].get("kind") == "vxlan":
-        pairs.append((left["packet"].get("inner_destination_mac"), hops[1], f"dev {hops[1]['interface']}"))
-    for used, hop, entry in pairs:
-        has = hop.get("destination_mac")
-        if used and has and used.lower() != has.lower():
-            reason = f"{node} sends to {used}, and {hop['interface']} of {after} has {has}"
+    pairs: list[tuple[str | None, Data, str | None, str]] = []
+    if hops and left["next_hop"] == address:  # else the frame goes to a router
+        pairs.append((left.get("destination_mac"), hops[0], address, left["interface"]))
+    if vtep and len(hops) > 1 and hops[1].get("kind") == "vxlan":
+        used = left["packet"].get("inner_destination_mac")
+        pairs.append((used, hops[1], vtep.get("next_hop"), vtep["interface"]))
+    for used, hop, to, dev in pairs:
+        if used and hop.get("destination_mac") and not _has(hop, used):
+            reason = f"{node} sends to {used}, and {hop['interface']} of {after} has {hop['destination_mac']}"
+            entry = f"to {to} dev {dev}" if to else f"dev {dev}"
             remedy = f"on {node}: ip neigh flush {entry} nud all; if the entry comes back, find out who writes it"
             yield fault("stale_neighbour", reason, remedy)
 
@@ -330,6 +436,10 @@ def innermost(packet: Data) -> Data:
     while packet.get("inner"):
         packet = packet["inner"]
     return packet
+
+
+def _count(items: Sequence[t.Any], word: str) -> str:
+    return f"{len(items)} {word}{'s' * (len(items) > 1)}"
 
 
 def _both(values: list[int | None]) -> str:

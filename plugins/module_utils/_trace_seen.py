@@ -17,20 +17,21 @@ _TYPES = {"request": 8, "reply": 0}  # of ICMP, RFC 792
 _ERRORS = {  # ICMP type and code: what it is a sign of
     (3, 0): "no_route",
     (3, 1): "no_neighbour",
-    (3, 2): "no_tunnel_for_outer",
+    (3, 2): "tunnel_missing",
+    (3, 3): "tunnel_missing",
     (3, 4): "mtu",
     (3, 9): "filtered",
     (3, 10): "filtered",
     (3, 13): "filtered",
-    (11, 0): "routing_loop",
+    (11, 0): "loop",
 }
 _REMEDIES = {
     "no_route": "give the sender of the message a route to that address",
     "no_neighbour": "see whether the destination is up and on the network that the sender of the message looks for it",
-    "no_tunnel_for_outer": "run overlay.yml, which brings the tunnel of the host that says so",
+    "tunnel_missing": "run overlay.yml, which brings the tunnel of the host that says so",
     "mtu": "set overlay_mtu to that less the tunnel's bytes, or raise the MTU there",
     "filtered": "let it pass in the firewall of the sender of the message",
-    "routing_loop": "overlay.yml --check --diff on both hosts shows the route that points back",
+    "loop": "overlay.yml --check --diff on both hosts shows the route that points back",
     "filter": "take that rule away, or let the overlay's network pass before it",
 }
 
@@ -52,11 +53,13 @@ def witness(
         notes: of the capture.
     """
     probe, underlay = _outcomes(trace.flow, pings)
-    trace = dataclasses.replace(trace, probe=probe, underlay=underlay, notes=(*notes, *_unmarked(trace.flow, probe)))
+    marked = f"the probe had no mark: what is explained for {trace.mark:#x} may not be what was seen"
+    notes = [*notes, marked] if probe and trace.mark else notes
+    trace = dataclasses.replace(trace, probe=probe, underlay=underlay, notes=tuple(notes))
     if not frames and not pings:
         return trace
     identifier = probe.get("identifier") if probe else None
-    errors = {says: word for own in frames.values() for word, says in _errors(own, trace.flow["size"], identifier)}
+    errors = {says: word for own in frames.values() for word, says in _errors(trace, own, identifier)}
     trace = dataclasses.replace(trace, legs=_sight(trace.legs, frames, identifier, probe), errors=tuple(errors))
     if any(problem.fatal for problem in trace.problems) or (probe and probe["received"] >= probe["sent"]):
         return trace
@@ -70,12 +73,6 @@ def _outcomes(flow: Data, pings: Sequence[Data]) -> tuple[Data | None, Data | No
     first = next((path for path in pings if path["address"] == flow["destination"]), None)
     underlay = by.get(("", flow["underlay"][1])) if len(flow.get("underlay") or ()) > 1 else None
     return by.get((namespace, flow["destination"]), first), underlay
-
-
-def _unmarked(flow: Data, probe: Data | None) -> Iterator[str]:
-    mark = flow["packets"][flow["nodes"][0]].get("request", {}).get("mark")
-    if probe and mark:
-        yield f"the probe had no mark: what is explained for {mark:#x} may not be what was seen"
 
 
 def _sight(
@@ -118,15 +115,24 @@ def _sighted(leg: Leg, frames: Mapping[str, list[Data]]) -> Leg:
     return dataclasses.replace(leg, stops=tuple(stops))
 
 
-def _errors(frames: Sequence[Data], size: int, identifier: int | None) -> Iterator[tuple[str, str]]:
-    """The ICMP errors about the probe: what each is a sign of, and its words with who says so."""
+def _errors(trace: Trace, frames: Sequence[Data], identifier: int | None) -> Iterator[tuple[str, str]]:
+    """The ICMP errors about the probe or its tunnel: what each is a sign of, and its words with who says so."""
+    packets = [stop.hop["packet"] for leg in trace.legs for stop in leg.stops]
+    size, ours = trace.flow["size"], {_wire(packet) for packet in packets if packet.get("inner")}
     for frame in frames:
         icmp = frame.get("icmp") or {}
-        about = ((icmp.get("about") or {}).get("icmp") or {}).get("id")
-        if icmp.get("type") in (3, 11) and (about is None or identifier is None or about == identifier):
+        about = icmp.get("about") or {}
+        echo = (about.get("icmp") or {}).get("id")
+        mine = identifier in (None, echo) if echo is not None else bool(about) and _wire(about) in ours
+        if icmp.get("type") in (3, 11) and mine:
             kind = (icmp["type"], icmp.get("code", 0))
             answer = Answer(0, 0, frame["ip"][-1]["src"], 0, *kind, icmp.get("mtu") or 0)
             yield _ERRORS.get(kind, "refused"), answer.complaint(size)
+
+
+def _wire(packet: Data) -> tuple[t.Any, ...]:
+    """What tells a tunnel's packets from others. The source port of VXLAN is a hash."""
+    return packet["src"], packet["dst"], packet["protocol"], packet.get("dport") or None
 
 
 def _diagnosed(trace: Trace, errors: Mapping[str, str], verdicts: Mapping[str, Sequence[Data]]) -> Trace:
@@ -157,34 +163,31 @@ def _loss(
     verdicts: Mapping[str, Sequence[Data]],
 ) -> dict[str, t.Any]:
     probe = trace.probe or {}
-    some = f"{probe['sent'] - probe['received']} of {probe['sent']} probes lost; " if probe.get("received") else ""
     for says, word in errors.items():
-        return fault(word, some + says, _REMEDIES.get(word, "look at the sender of the message"))
+        return fault(word, says, _REMEDIES.get(word, "look at the sender of the message"))
     here, there = (place[1] if place else None for place in (before, after))
     if here and there and here.node != there.node:
-        return _between(trace, here, there, some)
+        return _between(trace, here, there)
     node = here.node if here else there.node if there else trace.flow["nodes"][0]
     for verdict in verdicts.get(node, ()):
         if verdict["verdict"] == "drop" and (verdict.get("icmp") or {}).get("id") in (None, probe.get("identifier")):
-            return fault("filtered", f"{some}{_ruled(verdict)}", _REMEDIES["filter"])
+            return fault("filtered", _ruled(verdict), _REMEDIES["filter"])
     if here is None:
-        return fault(
-            "not_sent", f"{some}{probe.get('error') or 'no frame left'}", "see whether the pod has its link, up"
-        )
+        return fault("not_sent", probe.get("error") or "no frame left", "see whether the pod has its link, up")
     if there is None:
-        return fault("no_answer", f"{some}{probe.get('error') or 'no answer'}", "see what the last hop's host says")
+        return fault("no_answer", probe.get("error") or "no answer", "see what the last hop's host says")
     if before and after and before[0] != after[0]:
         remedy = f"look into {trace.flow['to']}: its routes, its own rules, net.ipv4.icmp_echo_ignore_all"
-        return fault("no_answer", f"{some}the request was delivered, and no reply came out", remedy)
-    reason = f"{some}seen at {here.where} and not at {there.where}; nft traced no rule that drops it"
+        return fault("no_answer", "the request was delivered, and no reply came out", remedy)
+    reason = f"seen at {here.where} and not at {there.where}; nft traced no rule that drops it"
     remedy = f"on {node}: nstat -az | grep -iE 'drop|discard|filter'; ip -s link show; bridge link show"
     return fault("lost_in_host", reason, remedy)
 
 
-def _between(trace: Trace, here: Stop, there: Stop, some: str) -> dict[str, t.Any]:
+def _between(trace: Trace, here: Stop, there: Stop) -> dict[str, t.Any]:
     """Lost on the underlay."""
     tried, packet = trace.underlay, here.hop["packet"]
-    way = f"{some}left {here.node} by {here.where} and never came in at {there.where} of {there.node}"
+    way = f"left {here.node} by {here.where} and never came in at {there.where} of {there.node}"
     if tried and not tried["received"]:
         reason = f"{way}; a ping between the public addresses is lost as well: {tried['error']}"
         return fault("underlay_down", reason, "repair the network between the hosts; the overlay is not the cause")

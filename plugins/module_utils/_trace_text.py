@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
-from ._trace import Data, Leg, Problem, Stop, Trace
+from ._trace import Data, Leg, Placed, Stop, Trace
+
+OUTPUTS = ["text", "json"]
 
 _INDENT = " " * 5
 _PROTOCOLS = {"icmp": "ICMP (1)", "ipip": "IPIP (4)", "tcp": "TCP (6)", "udp": "UDP (17)"}
@@ -78,6 +80,8 @@ def _stop(stop: Stop, after: Stop | None, *, brief: bool) -> Iterator[str]:
     if not brief:
         yield from _layer2(hop)
     for rule in hop.get("rules") or ():
+        if rule["verdict"].startswith("may "):
+            continue  # told as a problem
         sure = f" ({rule['why_unsure']})" if rule.get("why_unsure") else ""
         yield _said("rule", "{hook} {verdict}: {where}: {rule}".format(**rule) + sure)
     for note in hop.get("notes") or ():
@@ -159,7 +163,7 @@ def _problems(leg: Leg, number: int) -> Iterator[str]:
             yield from (_INDENT + line for line in _problem(problem))
 
 
-def _problem(problem: Problem) -> list[str]:
+def _problem(problem: Placed) -> list[str]:
     return [
         f"{'*** ' if problem.fatal else '* '}{problem.what}",
         _said("why", problem.reason),

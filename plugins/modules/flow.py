@@ -59,6 +59,11 @@ options:
     description: Whether frames will be captured on the path.
     type: bool
     default: false
+  output:
+    description: How O(podnet.overlay.trace#module:output) will tell it. Checked here, before anything is sent.
+    type: str
+    choices: [text, json]
+    default: text
 seealso:
   - module: podnet.overlay.plan
   - module: podnet.overlay.walk
@@ -126,15 +131,23 @@ order:
   sample: {request: [node1, node2], reply: [node2, node1]}
 packets:
   description:
-    - For each host the O(podnet.overlay.walk#module:packets) to follow there.
+    - For each host the O(podnet.overlay.walk#module:packets) to follow there, C(request) and C(reply) by name.
     - With direct routing an arrival may come without the tunnel as well. That is C(request-direct) or C(reply-direct).
   type: dict
   returned: success
   sample:
     node1:
-      request: {namespace: web, src: 10.244.0.2, dst: 10.244.1.3, protocol: icmp, ttl: 64, size: 84, df: true, mark: 0}
+      - name: request
+        namespace: web
+        src: 10.244.0.2
+        dst: 10.244.1.3
+        protocol: icmp
+        ttl: 64
+        size: 84
+        df: true
+        mark: 0
     node2:
-      request:
+      - name: request
         namespace: ""
         arrives: true
         src: 10.244.0.2
@@ -169,4 +182,9 @@ capture:
   type: str
   returned: success
   sample: trace_5f1c09ae
+output:
+  description: As it was given.
+  type: str
+  returned: success
+  sample: text
 """

@@ -10,7 +10,7 @@ short_description: Show a packet's path hop by hop, and where it breaks
 version_added: 0.2.0
 description:
   - Joins what M(podnet.overlay.walk) registered on each host of a path, checks that what leaves the one host is what the
-    other takes in, prints the path, and fails if it is broken.
+    other takes in, prints the path, and fails if it is broken or a host did not tell. A path in doubt does not fail.
   - Where M(podnet.overlay.capture) and M(podnet.overlay.ping) have registered something too, it lays each frame beside the
     hop that it was seen at, tells where the probe was lost and why, and writes C(.pcap) files.
   - Runs on the controller. Set C(run_once).
@@ -28,7 +28,7 @@ options:
     description:
       - The ends, hosts and order of the path, as M(podnet.overlay.flow) returns them.
       - By hand it needs C(from), C(to), C(source), C(destination), C(size), C(df), C(nodes), C(order) and C(packets). For one
-        host these are C(nodes=[inventory_hostname]) and the same for each leg of C(order).
+        host C(nodes) is C([inventory_hostname]), as is each leg of C(order), and C(packets) has what was walked there.
     type: dict
     required: true
   output:
@@ -67,12 +67,14 @@ seealso:
 EXAMPLES = r"""
 - name: Walk a path on one host
   podnet.overlay.walk:
-    packets:
-      request: {namespace: ns1, src: 10.1.1.2, dst: 10.1.1.3}
-      reply: {namespace: ns2, src: 10.1.1.3, dst: 10.1.1.2}
+    packets: &packets
+      - {name: request, namespace: ns1, src: 10.1.1.2, dst: 10.1.1.3}
+      - {name: reply, namespace: ns2, src: 10.1.1.3, dst: 10.1.1.2, reply: true}
   register: podnet_walk
 
 - name: Tell it
+  vars:
+    packets: *packets
   podnet.overlay.trace:
     flow:
       from: ns1
@@ -83,22 +85,27 @@ EXAMPLES = r"""
       df: true
       nodes: ["{{ inventory_hostname }}"]
       order: {request: ["{{ inventory_hostname }}"], reply: ["{{ inventory_hostname }}"]}
+      packets: "{{ {inventory_hostname: packets} }}"
   run_once: true
 """
 
 RETURN = r"""
 works:
-  description: Whether the packet arrives, and its answer too.
+  description:
+    - Whether the packet arrives, and its answer too. None where it is in doubt, as when a rule may drop it.
+    - If all probes were answered the path works, whatever is explained, unless C(duplicate_address) makes that chance.
   type: bool
   returned: success or O(output=json)
   sample: true
 verdict:
-  description: The outcome in a line. The same as C(msg) on failure.
+  description: The outcome in a line, with its doubts. The same as C(msg) on failure.
   type: str
   returned: success or O(output=json)
   sample: "web@node1 reaches db@node2 and back: path MTU 1480, TTL 62 at the end, 3 of 3 probes answered, 1.20 ms"
 problems:
-  description: What is wrong, in the order of the path. It ends at the first that is C(fatal).
+  description:
+    - What is wrong, in the order of the path. It ends at the first that is C(fatal).
+    - docs/operations/trace-a-path.md has a table of all C(fault) words.
   type: list
   elements: dict
   returned: always
@@ -117,7 +124,9 @@ legs:
   returned: success or O(output=json)
   contains:
     end:
-      description: V(delivered), V(broken), or V(unknown) where a host did not tell.
+      description:
+        - V(delivered); V(left), to whom is not known; V(translated) by a rule, and not followed from there; V(broken);
+          or V(unknown), where a host did not tell.
       type: str
     path_mtu:
       description: The largest IP packet that passes.

@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.podnet.overlay.plugins.action import flow
 
 from ..module_utils.seed import NODES, SETTINGS, SOURCE, TARGET
@@ -24,7 +25,7 @@ def resolve(**options: Any) -> dict[str, Any]:
 
 def test_words_of_the_command_line_become_numbers() -> None:
     result = resolve(size="1480", df="no", mark="0x10")
-    packet = result["packets"]["k8s-1"]["request"]
+    packet = result["packets"]["k8s-1"][0]
     assert (packet["size"], packet["df"], packet["mark"]) == (1480, False, 16)
     assert not result["changed"]
 
@@ -34,6 +35,12 @@ def test_each_run_captures_under_a_name_of_its_own() -> None:
     names = {resolve(capture="yes")["capture"] for _ in range(9)}
     assert len(names) == 9
     assert all(re.fullmatch(r"trace_[0-9a-f]{8}", name) for name in names)
+
+
+def test_the_output_is_checked_before_anything_is_sent() -> None:
+    assert (resolve()["output"], resolve(output="json")["output"]) == ("text", "json")
+    with pytest.raises(AnsibleActionFail, match="value of output must be one of: text, json, got: yaml"):
+        resolve(output="yaml")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,21 @@ def test_a_broken_path_fails_with_the_verdict_alone(hosts: Hosts) -> None:
     assert "legs" not in result
 
 
+def test_a_path_in_doubt_does_not_fail(hosts: Hosts) -> None:
+    rule = {
+        "hook": "forward",
+        "verdict": "may drop",
+        "where": "table ip filter chain FORWARD",
+        "rule": "-m recent -j DROP",
+    }
+    hosts.variables["k8s-1"]["podnet_walk"]["walks"]["request"]["hops"][2]["rules"] = [rule]
+    result, shown = hosts.run()
+    assert not result.get("failed")
+    assert result["works"] is None
+    assert "; 1 rule may drop it: hop 3" in result["verdict"]
+    assert result["verdict"] in shown
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_json_can_be_cut_out_of_what_is_printed(hosts: Hosts, broken: bool) -> None:
     if broken:
@@ -140,6 +155,9 @@ def test_no_answer_of_a_host_names_a_file_elsewhere_or_that_of_another_point(
 
 def test_what_is_no_flow_and_no_frame_is_told(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "flow: to, size: not there" in hosts.run(without=("to", "size"))[0]["msg"]
+    hosts.variables["k8s-1"]["podnet_walk"]["walks"]["request"] = "all well"
+    assert "flow, podnet_walk: not as podnet.overlay.flow and walk return" in hosts.run()[0]["msg"]
+    hosts.variables["k8s-1"]["podnet_walk"]["walks"] = seed.walks()["k8s-1"]
     hosts.capture()
     monkeypatch.setattr(_frames, "decode", MagicMock(side_effect=ValueError("no frame")))
     assert hosts.run()[0]["silent"] == {"controller": "no frame"}

@@ -20,6 +20,10 @@ def resolve(source: str = SOURCE, target: str = TARGET, **changes: Any) -> dict[
     return flow(source, target, NODES, {**SETTINGS, **changes}, **options)
 
 
+def packets_of(path: dict[str, Any], node: str) -> dict[str, dict[str, Any]]:
+    return {packet["name"]: packet for packet in path["packets"][node]}
+
+
 def mistakes(source: str, target: str, **options: Any) -> list[str]:
     with pytest.raises(Mistakes) as caught:
         resolve(source, target, **options)
@@ -30,13 +34,13 @@ def test_a_packet_departs_with_64_and_arrives_in_the_tunnel_with_63() -> None:
     path = resolve()
     assert path["nodes"] == ["k8s-1", "k8s-2"]
     assert path["order"] == {"request": ["k8s-1", "k8s-2"], "reply": ["k8s-2", "k8s-1"]}
-    departs, arrives = path["packets"]["k8s-1"]["request"], path["packets"]["k8s-2"]["request"]
+    departs, arrives = packets_of(path, "k8s-1")["request"], packets_of(path, "k8s-2")["request"]
     assert (departs["namespace"], departs["src"], departs["dst"]) == ("cni-8v2vj", "10.244.0.3", "10.244.1.7")
     assert (departs["ttl"], departs["size"], departs["df"], departs["mark"]) == (64, 84, True, 0)
     assert "arrives" not in departs
     assert (arrives["namespace"], arrives["arrives"], arrives["ttl"], arrives["size"]) == ("", True, 63, 84)
     assert arrives["outer"] == {"src": "172.12.1.11", "dst": "172.12.1.12", "protocol": "ipip", "ttl": 63}
-    back = path["packets"]["k8s-1"]["reply"]
+    back = packets_of(path, "k8s-1")["reply"]
     assert (back["src"], back["dst"], back["outer"]["src"]) == ("10.244.1.7", "10.244.0.3", "172.12.1.12")
     assert path["addresses"] == ["10.244.0.3", "10.244.1.7"]
     assert path["underlay"] == ["172.12.1.11", "172.12.1.12"]
@@ -51,11 +55,11 @@ def test_a_packet_departs_with_64_and_arrives_in_the_tunnel_with_63() -> None:
     ],
 )
 def test_the_walk_is_told_what_the_plan_wants(settings: dict[str, Any], wanted: tuple[str, str | None]) -> None:
-    packets = resolve(**settings)["packets"]
-    overlay = packets["k8s-1"]["request"]["overlay"]
+    path = resolve(**settings)
+    overlay = packets_of(path, "k8s-1")["request"]["overlay"]
     assert (overlay["via"], overlay["dev"]) == wanted
     assert (overlay["subnet"], overlay["local"], overlay["remote"]) == ("10.244.1.0/24", "172.12.1.11", "172.12.1.12")
-    there = packets["k8s-2"]["request"]["overlay"]
+    there = packets_of(path, "k8s-2")["request"]["overlay"]
     assert (there["subnet"], there["dev"], there["local"]) == ("10.244.1.0/24", "cni0", "172.12.1.12")
     assert "remote" not in there
 
@@ -69,12 +73,12 @@ def test_the_walk_is_told_what_the_plan_wants(settings: dict[str, Any], wanted: 
     ],
 )
 def test_how_a_packet_may_arrive(settings: dict[str, Any], outers: dict[str, str | None]) -> None:
-    arrivals = {k: v for k, v in resolve(**settings)["packets"]["k8s-2"].items() if "arrives" in v}
+    arrivals = {k: v for k, v in packets_of(resolve(**settings), "k8s-2").items() if "arrives" in v}
     assert {key: item.get("outer", {}).get("protocol") for key, item in arrivals.items()} == outers
 
 
 def test_a_vxlan_arrival_has_a_header_of_its_own() -> None:
-    outer = resolve(backend="vxlan", tunnel="flannel.1")["packets"]["k8s-2"]["request"]["outer"]
+    outer = packets_of(resolve(backend="vxlan", tunnel="flannel.1"), "k8s-2")["request"]["outer"]
     assert (outer["port"], outer["vni"], outer["ttl"]) == (8472, 1, 64)
 
 
@@ -82,7 +86,7 @@ def test_pods_of_one_node_need_one_host() -> None:
     path = resolve("dns@k8s-2", "cni-w8b7p")
     assert path["nodes"] == ["k8s-2"]
     assert path["order"] == {"request": ["k8s-2"], "reply": ["k8s-2"]}
-    assert [packet["namespace"] for packet in path["packets"]["k8s-2"].values()] == ["dns", "cni-w8b7p"]
+    assert [packet["namespace"] for packet in path["packets"]["k8s-2"]] == ["dns", "cni-w8b7p"]
     assert len(path["probes"]["k8s-2"]) == 1
 
 
@@ -95,18 +99,18 @@ def test_a_pod_by_any_of_its_names(word: str) -> None:
 def test_a_node_itself_answers_from_its_own_namespace(address: str, tunnelled: bool) -> None:
     path = resolve(target=address)
     assert path["to"] == address
-    reply, arrives = path["packets"]["k8s-2"]["reply"], path["packets"]["k8s-2"]["request"]
+    reply, arrives = (packets_of(path, "k8s-2")[leg] for leg in ("reply", "request"))
     assert (reply["namespace"], reply["src"]) == ("", address)
     assert ("outer" in arrives) is tunnelled
     assert ("subnet" in arrives["overlay"]) is tunnelled
     assert arrives["overlay"]["local"] == "172.12.1.12"
-    assert path["packets"]["k8s-1"]["reply"]["ttl"] == 64  # its host has not forwarded it
+    assert packets_of(path, "k8s-1")["reply"]["ttl"] == 64  # its host has not forwarded it
 
 
 def test_an_address_of_nobody_has_no_reply_to_walk() -> None:
     path = resolve(target="10.244.1.200")
     assert path["order"]["reply"] == []
-    assert all("reply" not in packets for packets in path["packets"].values())
+    assert not any("reply" in packets_of(path, node) for node in path["nodes"])
 
 
 def test_the_probe_tries_the_path_and_the_underlay() -> None:
@@ -117,9 +121,9 @@ def test_the_probe_tries_the_path_and_the_underlay() -> None:
 
 @pytest.mark.parametrize("mark", [16, "16", "0x10"])
 def test_a_mark_is_on_the_request_only(mark: str | int) -> None:
-    packets = resolve(mark=mark)["packets"]
-    assert packets["k8s-1"]["request"]["mark"] == 16
-    assert packets["k8s-2"]["reply"]["mark"] == 0
+    path = resolve(mark=mark)
+    assert packets_of(path, "k8s-1")["request"]["mark"] == 16
+    assert packets_of(path, "k8s-2")["reply"]["mark"] == 0
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class Path:
     def fault(self) -> tuple[str, str, int]:
         """The first fatal problem: its fault, and where."""
         trace = self.join()
-        assert not trace.works
+        assert trace.works is False
         problem = next(problem for problem in trace.problems if problem.fatal)
         assert problem.reason in trace.verdict
         assert problem.remedy in render(trace)
@@ -160,8 +160,11 @@ def test_a_vxlan_of_another_number_is_not_taken() -> None:
         packet = path.walks[node]["request" if node == "k8s-1" else "reply"]["left"]["packet"]
         packet.update(protocol="udp", dport=8472, vni=1)
     assert path.join().works
+    path.walks["k8s-1"]["request"]["left"]["packet"]["dport"] = 4789
+    assert path.fault() == ("wrong_port", "k8s-1", 5)
+    path.walks["k8s-1"]["request"]["left"]["packet"]["dport"] = 8472
     path.walks["k8s-1"]["request"]["left"]["packet"]["vni"] = 2
-    assert path.fault() == ("no_tunnel_for_outer", "k8s-1", 5)
+    assert path.fault() == ("wrong_vni", "k8s-1", 5)
 
 
 def test_a_direct_route_is_followed_without_the_tunnel() -> None:
@@ -184,6 +187,29 @@ def test_a_neighbour_entry_with_another_mac_is_stale(path: Path, known: str | No
     assert path.fault() == ("stale_neighbour", "k8s-1", 5)
 
 
+def test_any_interface_of_the_receiver_may_have_answered_arp(path: Path) -> None:
+    other = "00:0C:29:00:00:02"
+    path.walks["k8s-1"]["request"]["left"]["destination_mac"] = other
+    path.hop("k8s-2", "request", 0)["macs"] = [seed.FAR_WIRE, other.lower()]
+    trace = path.join()
+    assert trace.works
+    hop = trace.legs[0].stops[5].hop
+    assert hop["destination_mac"] == other
+    assert "another interface of this host" in hop["notes"][0]
+    assert not path.hop("k8s-2", "request", 0)["notes"]
+
+
+def test_the_remedy_is_for_the_sender_s_interface() -> None:
+    path = Path(backend="vxlan", tunnel="flannel.1")
+    for node in path.walks:
+        left = path.walks[node]["request" if node == "k8s-1" else "reply"]["left"]
+        left["packet"].update(protocol="udp", dport=8472, vni=1, inner_destination_mac=seed.FAR_POD)
+    path.hop("k8s-1", "request", 3).update(kind="vxlan", interface="flannel.1", next_hop="10.244.1.0")
+    path.hop("k8s-2", "request", 1).update(kind="vxlan", interface="theirs", destination_mac=seed.POD)
+    assert path.fault() == ("stale_neighbour", "k8s-1", 5)
+    assert "ip neigh flush to 10.244.1.0 dev flannel.1 nud all" in path.join().problems[0].remedy
+
+
 def test_the_mac_of_a_router_is_its_own_matter(path: Path) -> None:
     path.walks["k8s-1"]["request"]["left"].update(destination_mac="00:0c:29:00:00:99", next_hop="172.12.1.2")
     assert path.join().works
@@ -197,6 +223,19 @@ def test_a_packet_that_is_delivered_too_early_has_a_double(path: Path) -> None:
 def test_a_packet_that_leaves_its_own_host_has_no_route(path: Path) -> None:
     path.walks["k8s-2"]["request"].update(end="left", left=path.walks["k8s-1"]["request"]["left"])
     assert path.fault() == ("no_route", "k8s-2", 10)
+
+
+def test_a_packet_that_leaves_by_another_port_is_not_delivered(path: Path) -> None:
+    left = {"interface": "veth-other", "next_hop": "10.244.1.7", "packet": seed.packet("", "10.244.1.7", 62)}
+    path.walks["k8s-2"]["request"].update(end="left", left=left)
+    assert path.fault() == ("not_delivered", "k8s-2", 10)
+    assert "10.244.1.7 leaves by veth-other and not into pod cni-w8b7p" in path.join().verdict
+
+
+def test_a_packet_that_is_delivered_in_another_namespace_is_not(path: Path) -> None:
+    path.hop("k8s-1", "reply", 4)["namespace"] = "other"
+    assert path.fault() == ("not_delivered", "k8s-1", 10)
+    assert "10.244.0.3 is delivered in namespace other and not into pod cni-8v2vj" in path.join().verdict
 
 
 def test_a_silent_host_is_named_with_its_reason(path: Path) -> None:
@@ -215,19 +254,29 @@ def test_an_address_of_nobody_has_no_way_back() -> None:
         "k8s-1": {"request": seed.departure("k8s-1", "k8s-2")},
         "k8s-2": {"request": seed.arrival("k8s-1", "k8s-2")},
     }
-    assert path.join().works
-    assert "gets to cni-w8b7p/eth0 of k8s-2; who has 10.244.1.200 there is not known" in path.join().verdict
-    path.walks["k8s-2"]["request"].update(
-        end="left", left={"interface": "cni0", "packet": seed.packet("", "10.244.1.200", 62)}
+    trace = path.join()
+    assert trace.works is None
+    assert trace.verdict.startswith(f"{seed.SOURCE} may reach 10.244.1.200: path MTU 1480")
+    assert trace.verdict.endswith("; it gets to cni-w8b7p/eth0 of k8s-2, and the way back is not known")
+    last = path.walks["k8s-2"]["request"]
+    last.update(
+        end="left", left={"interface": "cni0", "packet": seed.packet("", "10.244.1.200", 62)}, hops=last["hops"][:3]
     )
-    assert path.join().works
-    assert "10.244.0.3 to 10.244.1.200, 84 bytes" in render(path.join())
+    trace = path.join()
+    assert trace.works is None
+    assert trace.legs[0].end == "left"
+    assert trace.verdict.endswith("; it gets to cni0 of k8s-2, and who has 10.244.1.200 there is not known")
+    assert "10.244.0.3 to 10.244.1.200, 84 bytes" in render(trace)
+    path.pings = [{**seed.pings()[0], "address": "10.244.1.200"}]
+    trace = path.join()
+    assert trace.works
+    assert trace.verdict.startswith(f"{seed.SOURCE} reaches 10.244.1.200 and back: path MTU 1480")
 
 
 def test_one_host_needs_no_more_than_its_walks() -> None:
     walk = {**seed.arrival("k8s-1", "k8s-2"), "end": "delivered"}
     hand_made = {"from": "ns1", "to": "ns2", "source": "10.1.1.2", "destination": "10.1.1.3", "size": 84, "df": True}
-    hand_made.update(nodes=["here"], order={"request": ["here"], "reply": ["here"]})
+    hand_made.update(nodes=["here"], order={"request": ["here"], "reply": ["here"]}, packets={})
     trace = _trace.join(hand_made, {"here": {"request": walk, "reply": walk}}, {})
     assert trace.works
     assert len(trace.legs) == 2
@@ -263,7 +312,8 @@ def test_of_three_probes_the_lost_one_is_shown(path: Path) -> None:
         own += [frame for frames in whole for frame in frames[node]]
     path.pings = seed.pings(2)
     assert path.fault() == ("lost_between_hosts", "k8s-1", 5)
-    assert "1 of 3 probes lost; " in path.join().verdict
+    assert path.join().verdict.startswith(f"{seed.SOURCE} does not always reach {seed.TARGET}: lost between hosts")
+    assert path.join().verdict.endswith("; 2 of 3 probes were answered")
 
 
 def test_protocol_4_filtered_between_the_hosts(path: Path) -> None:
@@ -335,15 +385,16 @@ def test_a_probe_that_was_not_sent(path: Path) -> None:
     [
         (3, 4, "mtu", "packet of 84 bytes exceeds path MTU 1400, says 172.12.1.2"),
         (3, 13, "filtered", "administratively prohibited, says 172.12.1.2"),
-        (3, 2, "no_tunnel_for_outer", "protocol unreachable, says 172.12.1.2"),
+        (3, 2, "tunnel_missing", "protocol unreachable, says 172.12.1.2"),
         (3, 5, "refused", "ICMP type 3 code 5, says 172.12.1.2"),
-        (11, 0, "routing_loop", "time to live exceeded: a routing loop, says 172.12.1.2"),
+        (11, 0, "loop", "time to live exceeded: a routing loop, says 172.12.1.2"),
     ],
 )
 def test_an_error_of_icmp_is_told_with_who_sent_it(path: Path, kind: int, code: int, fault: str, says: str) -> None:
     path.captured()
     path.lost_after("request", 5)
-    error = {"type": kind, "code": code, "mtu": 1400 if code == 4 else None, "about": None}
+    about = {"src": "172.12.1.11", "dst": "172.12.1.12", "protocol": "ipip", "dport": None, "icmp": None}
+    error = {"type": kind, "code": code, "mtu": 1400 if code == 4 else None, "about": about}
     frame = {**path.frames["k8s-1"][4], "icmp": error, "ip": [{"src": "172.12.1.2", "dst": "172.12.1.11", "ttl": 64}]}
     path.frames["k8s-1"] += [frame, frame]
     assert path.fault() == (fault, "k8s-1", 5)
@@ -352,11 +403,105 @@ def test_an_error_of_icmp_is_told_with_who_sent_it(path: Path, kind: int, code: 
     assert f"heard: {says}" in render(trace)
 
 
-def test_an_answered_probe_does_not_hide_what_is_wrong(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("about", "heard"),
+    [
+        ({"src": "10.244.0.3", "dst": "10.244.1.7", "protocol": "icmp", "icmp": {"id": seed.IDENTIFIER}}, True),
+        ({"src": "10.244.0.3", "dst": "10.244.1.7", "protocol": "icmp", "icmp": {"id": 9}}, False),
+        ({"src": "172.12.1.12", "dst": "172.12.1.11", "protocol": "ipip", "icmp": None}, True),
+        ({"src": "172.12.1.11", "dst": "172.12.1.99", "protocol": "ipip", "icmp": None}, False),
+        ({"src": "172.12.1.11", "dst": "172.12.1.12", "protocol": "udp", "dport": 53, "icmp": None}, False),
+        (None, False),
+    ],
+)
+def test_an_error_about_anything_else_is_not_ours(path: Path, about: dict[str, Any] | None, heard: bool) -> None:
+    path.captured()
+    path.lost_after("reply", 5)
+    error = {"type": 3, "code": 3, "about": about}
+    path.frames["k8s-1"].append({**path.frames["k8s-1"][4], "icmp": error, "ip": [{"src": "172.12.1.12"}]})
+    assert bool(path.join().errors) is heard
+    assert path.fault()[0] == ("tunnel_missing" if heard else "lost_between_hosts")
+
+
+def test_an_answered_probe_is_right_whatever_is_explained(path: Path) -> None:
     path.captured()
     path.walks["k8s-1"]["request"]["left"]["destination_mac"] = "00:0c:29:00:00:99"
+    trace = path.join()
+    assert trace.works
+    assert trace.verdict.startswith(
+        f"{seed.SOURCE} reaches {seed.TARGET} and back: 3 of 3 probes answered, 0.36 ms; "
+        "but: stale neighbour at k8s-1, ens33 (request, hop 5): k8s-1 sends to"
+    )
+    path.flow["packets"]["k8s-1"][0]["mark"] = 1  # and the probe went without it
     assert path.fault() == ("stale_neighbour", "k8s-1", 5)
-    assert path.join().verdict.endswith(", although the probe was answered")
+
+
+def test_an_address_that_two_have_works_by_chance(path: Path) -> None:
+    path.captured()
+    path.walks["k8s-1"]["request"].update(end="delivered", left=None)
+    assert path.fault() == ("duplicate_address", "k8s-1", 5)
+    assert path.join().verdict.startswith(f"{seed.SOURCE} does not always reach {seed.TARGET}: duplicate address")
+    assert path.join().verdict.endswith("; 3 of 3 probes were answered")
+
+
+# ------------------------------------------------------------------------------------------------ doubted
+
+
+RULE = {
+    "hook": "forward",
+    "where": "table ip filter chain FORWARD",
+    "rule": "-m recent -j DROP",
+    "why_unsure": "recent",
+}
+
+
+def test_rules_that_may_drop_it_are_in_the_verdict(path: Path) -> None:
+    for node, leg, number in (("k8s-1", "request", 2), ("k8s-2", "request", 1), ("k8s-2", "reply", 1)):
+        path.hop(node, leg, number)["rules"] = [{**RULE, "verdict": "may drop"}, {**RULE, "verdict": "accept"}]
+    path.hop("k8s-2", "reply", 2)["rules"] = [{**RULE, "verdict": "may masquerade"}]
+    trace = path.join()
+    assert trace.works is None
+    assert [problem.fault for problem in trace.problems] == ["may_be_filtered"] * 3 + ["may_be_translated"]
+    assert not any(problem.fatal for problem in trace.problems)
+    assert (
+        trace.problems[0].reason == "table ip filter chain FORWARD may drop it at forward: -m recent -j DROP (recent)"
+    )
+    assert trace.verdict.startswith(f"{seed.SOURCE} may reach {seed.TARGET} and back: path MTU 1480")
+    assert trace.verdict.endswith(
+        ", nothing was sent; 2 rules may drop it: hops 3, 7; 1 rule may drop the reply: hop 2; "
+        "1 rule may translate the reply: hop 3"
+    )
+    assert path.captured().join().works
+    assert "3 of 3 probes answered, 0.36 ms; 2 rules may drop it" in path.join().verdict
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_is_translated_is_not_followed(path: Path, told: bool) -> None:
+    walk = path.walks["k8s-1"]["request"]
+    walk.update(end="translated", left=None, hops=walk["hops"][:3])
+    if told:
+        problem = {"fault": "translated", "reason": "postrouting masquerades it", "remedy": "r", "fatal": False}
+        path.hop("k8s-1", "request", 2)["problems"] = [problem]
+    trace = path.join()
+    assert trace.works is None
+    assert [(leg.name, leg.end) for leg in trace.legs] == [("request", "translated")]
+    assert [problem.fault for problem in trace.problems] == ["translated"]
+    reason = "postrouting masquerades it" if told else "a rule translates its addresses"
+    assert f"; translated at k8s-1, cni0 (request, hop 3): {reason}" in trace.verdict
+    assert path.captured().join().works
+
+
+def test_what_was_not_judged_is_in_doubt(path: Path) -> None:
+    problem = {"fault": "not_judged_rules", "reason": "no nft on this host", "remedy": "install it", "fatal": False}
+    for number in (1, 2):
+        path.hop("k8s-2", "request", number)["problems"] = [problem]
+    trace = path.join()
+    assert trace.works is None
+    assert trace.verdict.endswith("; not judged rules at k8s-2, flannel.ipip (request, hop 7): no nft on this host")
+    assert path.captured().join().works
+
+
+# ------------------------------------------------------------------------------------------------ seen, in part
 
 
 def test_what_a_host_without_capture_saw_is_not_held_against_it(path: Path) -> None:
@@ -435,20 +580,16 @@ def test_a_vxlan_frame_shows_both_ethernets(path: Path) -> None:
 
 def test_rules_and_notes_are_told_where_they_are(path: Path) -> None:
     hop = path.hop("k8s-2", "reply", 2)
-    rule = {
-        "hook": "forward",
-        "verdict": "may drop",
-        "where": "table ip filter chain FORWARD",
-        "rule": "-m recent -j DROP",
-    }
-    hop["rules"] = [{**rule, "why_unsure": "recent is not known here"}]
+    hop["rules"] = [{**RULE, "verdict": "may drop"}, {**RULE, "verdict": "masquerade", "why_unsure": ""}]
     hop["notes"] = ["ARP will ask for it"]
-    text = render(path.join())
-    assert (
-        "rule        forward may drop: table ip filter chain FORWARD: -m recent -j DROP (recent is not known here)"
-        in text
-    )
-    assert "note        ARP will ask for it" in text
+    lines = render(path.join()).splitlines()
+    at = lines.index("     rule        forward masquerade: table ip filter chain FORWARD: -m recent -j DROP")
+    assert lines[at + 1 : at + 5] == [
+        "     note        ARP will ask for it",
+        "     * may be filtered",
+        "     why         table ip filter chain FORWARD may drop it at forward: -m recent -j DROP (recent)",
+        "     remedy      -e capture=true shows whether it passes",
+    ]
 
 
 def test_the_data_goes_into_json(path: Path) -> None:
