@@ -143,6 +143,11 @@ def test_a_mark_is_on_the_request_only(mark: str | int) -> None:
             "192.0.2.1",
             "to: 192.0.2.1 is outside the overlay: neither in 10.244.0.0/16 nor a node's public_ip",
         ),
+        (
+            SOURCE,
+            "10.244.1.255",
+            "to: 10.244.1.255 is the broadcast address of k8s-2's subnet 10.244.1.0/24, and nobody's",
+        ),
         (SOURCE, "k8s-2", "to: k8s-2 is a node; say POD@k8s-2 or an address of it"),
         (SOURCE, "wbe", "to: wbe is neither a pod nor an IPv4 address; the pods are cni-8v2vj, cni-w8b7p, dns"),
         (SOURCE, "10.244.0.3", f"to: is {SOURCE} itself, where the path starts"),
@@ -150,6 +155,12 @@ def test_a_mark_is_on_the_request_only(mark: str | int) -> None:
 )
 def test_a_mistake_says_what_there_is_instead(source: str, target: str, says: str) -> None:
     assert mistakes(source, target, hosts=["k8s-1", "k8s-2", "k8s-3"]) == [says]
+
+
+def test_without_a_tunnel_the_subnets_first_address_is_nobodys() -> None:
+    assert mistakes(SOURCE, "10.244.1.0", backend="host-gw") == [
+        "to: 10.244.1.0 is the network address of k8s-2's subnet 10.244.1.0/24, and nobody's"
+    ]
 
 
 def test_all_mistakes_at_once() -> None:
