@@ -26,7 +26,12 @@ def render(trace: Trace) -> str:
     for leg in trace.legs:
         lines += _leg(leg, trace, brief=leg.name == "reply")
     heard = [f"heard: {line}" for line in trace.errors] + [f"note: {line}" for line in trace.notes]
-    return "\n".join([*lines, *([""] if heard else []), *heard, "", trace.verdict])
+    return "\n".join(map(_shown, [*lines, *([""] if heard else []), *heard, "", trace.verdict]))
+
+
+def _shown(line: str) -> str:
+    """What hosts name themselves, as a rule's comment, moves no cursor and begins no line."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 def _leg(leg: Leg, trace: Trace, *, brief: bool) -> Iterator[str]:

@@ -592,6 +592,11 @@ def test_rules_and_notes_are_told_where_they_are(path: Path) -> None:
     ]
 
 
+def test_a_comment_of_a_rule_moves_no_cursor(path: Path) -> None:
+    path.hop("k8s-2", "reply", 2)["rules"] = [{**RULE, "verdict": "masquerade", "rule": "drop # é\n\x1b[2J\udcff"}]
+    assert r": drop # é\n\x1b[2J\udcff" in render(path.join())
+
+
 def test_the_data_goes_into_json(path: Path) -> None:
     data = json.loads(json.dumps(path.captured().join().data()))
     assert data["works"]
