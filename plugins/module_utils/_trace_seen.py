@@ -14,7 +14,7 @@ from ._icmp import Answer
 from ._trace import Data, Leg, Seen, Stop, Trace, at, fault
 
 _TYPES = {"request": 8, "reply": 0}  # of ICMP, RFC 792
-_ERRORS = {  # ICMP type and code: what it is a sign of
+ERRORS = {  # ICMP type and code: what it is a sign of
     (3, 0): "no_route",
     (3, 1): "no_neighbour",
     (3, 2): "tunnel_missing",
@@ -25,6 +25,7 @@ _ERRORS = {  # ICMP type and code: what it is a sign of
     (3, 13): "filtered",
     (11, 0): "loop",
 }
+OTHER_ERROR = "refused"
 _REMEDIES = {
     "no_route": "give the sender of the message a route to that address",
     "no_neighbour": "see whether the destination is up and on the network that the sender of the message looks for it",
@@ -127,7 +128,7 @@ def _errors(trace: Trace, frames: Sequence[Data], identifier: int | None) -> Ite
         if icmp.get("type") in (3, 11) and mine:
             kind = (icmp["type"], icmp.get("code", 0))
             answer = Answer(0, 0, frame["ip"][-1]["src"], 0, *kind, icmp.get("mtu") or 0)
-            yield _ERRORS.get(kind, "refused"), answer.complaint(size)
+            yield ERRORS.get(kind, OTHER_ERROR), answer.complaint(size)
 
 
 def _wire(packet: Data) -> tuple[t.Any, ...]:

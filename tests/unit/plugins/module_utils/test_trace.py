@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -603,3 +605,14 @@ def test_the_data_goes_into_json(path: Path) -> None:
     assert data["legs"]["request"]["hops"][4]["seen"]["length"] == 118
     assert data["legs"]["reply"]["path_mtu"] == 1480
     assert data["probe"]["received"] == data["underlay"]["received"] == 3
+
+
+def test_every_fault_is_documented() -> None:
+    checkout = pathlib.Path(__file__).parents[4]
+    names = ("_walk", "_faults", "_trace", "_trace_seen")
+    sources = "".join((checkout / f"plugins/module_utils/{name}.py").read_text() for name in names)
+    said = re.findall(r'\b(?:Problem|fault|_broken|_doubt)\(\s*"(\w+)"|"((?:wrong|may)_\w+)"', sources)
+    words = {word for pair in said for word in pair if word} | {*_trace_seen.ERRORS.values(), _trace_seen.OTHER_ERROR}
+    table = (checkout / "docs/operations/trace-a-path.md").read_text().partition("## All faults")[2]
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, re.MULTILINE)
+    assert sorted(word for row in rows for word in re.findall(r"\w+", row)) == sorted(words)
