@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     acts.add_parser("demo", help="what `make demo` does").set_defaults(act=_demo)
 
-    act = acts.add_parser("play", help="what `make lab` does: one of the seed's systems")
+    act = acts.add_parser("play", help="what `make lab` does: one of the systems of docs/labs.md")
     act.add_argument("name", nargs="?", default="", metavar="LAB", help="; ".join(play.NAMES))
     act.add_argument("--state", choices=("present", "absent"), default="present")
     act.add_argument("--where", choices=play.PLACES, default="auto", help="auto: here, unless it cannot be made here")

@@ -12,7 +12,7 @@ demo-shell: ## a shell on a host of the demo: HOST=node2
 demo-down: ## end the demo's hosts
 	@python3 -m lab down demo
 
-lab: $(VENV) ## one of the seed's systems, made, watched and proved: LAB=bridge, and STATE=absent removes it
+lab: $(VENV) ## a system of docs/labs.md, made, watched and proved: LAB=bridge; STATE=absent removes it
 	@python3 -m lab play --state $(STATE) --where $(WHERE) -- $(LAB) $(ARGS)
 
 lab-shell: ## a shell on the machine of the labs that this kernel cannot make

@@ -1,4 +1,4 @@
-"""`make lab`: one of the seed's systems, on this machine where its kernel can, else on a lab machine that stays to be looked at."""
+"""`make lab`: a system of docs/labs.md, on this machine where its kernel can, else on a lab machine that stays to be looked at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .process import LabError, run, say
 
 MACHINE = "labs"
 PLAYBOOKS = labs.CHECKOUT / "playbooks" / "labs"
-NAMES = ("shared_namespace", "veth_pair", "bridge", "ip_forward", "ipip_tunnel", "flannel_ipip")  # in the seed's order
+NAMES = ("shared_namespace", "veth_pair", "bridge", "ip_forward", "ipip_tunnel", "flannel_ipip")  # one built on the other
 PLACES = ("auto", "here", "vm")
 NO_INVENTORY = {"ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false"}
 

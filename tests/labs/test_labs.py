@@ -1,4 +1,4 @@
-"""The seed's systems: each proves what it claims, a second time too, leaves nothing, and takes nothing over."""
+"""The five systems: each proves what it claims, a second time too, leaves nothing, and takes nothing over."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ PROVED = {
         "k8s-1/flannel.ipip         84 bytes  TTL 63",
         "k8s-1/ens33               118 bytes  TTL 63",
         "cni-w8b7p/eth0             98 bytes  TTL 62",
-        "The pods' route tables are the seed's",
-        "The nodes' route tables are the seed's",
+        "The pods' route tables are Flannel's",
+        "The nodes' route tables are Flannel's",
         "10.244.1.0/24 via 172.12.1.12 dev flannel.ipip",
         "remote any local 172.12.1.11 ttl inherit nopmtudisc",
     ),
