@@ -46,7 +46,8 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": f"flow: {', '.join(missing)}: not there. podnet.overlay.flow makes it"}
         told = {node: {name: hostvars[node].get(options[name]) or {} for name in _VARIABLES} for node in flow["nodes"]}
         silent = {node: reason for node, own in told.items() if (reason := _silence(own))}
-        captures = {node: own["capture"] for node, own in told.items() if own["capture"].keys() >= _RECORDING}
+        recorded = [node for node, own in told.items() if own["capture"].keys() >= _RECORDING]
+        captures = {node: told[node]["capture"] for node in recorded if not _trouble(told[node]["started"])}
         walks = {node: own["walk"]["walks"] for node, own in told.items() if "walks" in own["walk"]}
         try:
             frames = {node: [_frames.decode(frame) for frame in own["frames"]] for node, own in captures.items()}
@@ -106,11 +107,15 @@ def _save(folder: str, captures: Mapping[str, t.Any]) -> list[str]:
     return list(paths)
 
 
+def _trouble(outcome: Mapping[str, t.Any]) -> str:
+    """Why a task failed, or empty."""
+    return textwrap.shorten(_report.trouble({**outcome, "paths": []}), 200, placeholder=" …")
+
+
 def _silence(own: Mapping[str, Mapping[str, t.Any]]) -> str:
     """Why a host did not tell what it should have, or empty."""
     for name, key in (("walk", "walks"), ("started", ""), ("ping", ""), ("capture", "")):
-        reason = textwrap.shorten(_report.trouble({**own[name], "paths": []}), 200, placeholder=" …")
-        if reason:
+        if reason := _trouble(own[name]):
             return f"{_WORK[name]} {reason}".strip()
         if key and key not in own[name]:
             return "was not asked (does --limit leave it out?)"

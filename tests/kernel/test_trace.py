@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -45,6 +46,7 @@ def test_two_at_once_do_not_take_each_others_frames(fleet: Fleet) -> None:
         (("--limit", "node3"), "--limit leaves out node1 and node2"),
         (("--limit", "node1"), "node2: was not asked (does --limit leave it out?)"),
         (("-e", "capture=maybe"), "argument 'capture' is of type str and we were unable to convert to bool"),
+        (("-e", "capture=true", "-e", "output=yaml"), "value of output must be one of: text, json, got: yaml"),
     ],
 )
 def test_what_cannot_be_told_fails(fleet: Fleet, options: tuple[str, ...], says: str) -> None:
@@ -52,3 +54,39 @@ def test_what_cannot_be_told_fails(fleet: Fleet, options: tuple[str, ...], says:
     assert done.code != 0
     assert says in " ".join(done.out.replace("''", "'").split())
     assert remains(fleet) == []
+
+
+def test_hosts_one_after_the_other_capture_the_same_probe(fleet: Fleet) -> None:
+    done = fleet.works("trace", *ENDS, "-e", "capture=true", "-e", f"dest={fleet.folder / 'slow'}", "--forks=1")
+    assert "3 of 3 probes answered" in done.out
+    assert "not here" not in done.out
+    assert remains(fleet) == []
+
+
+@pytest.mark.parametrize("lacks", ["net_raw", "net_admin"])
+def test_a_host_without_the_privilege_to_capture_is_told(fleet: Fleet, lacks: str) -> None:
+    try:
+        fleet.interpreter("node2", "setpriv", f"--bounding-set=-{lacks}", "--inh-caps=-all", sys.executable)
+        done = fleet.play("trace", *ENDS, "-e", "capture=true", "-e", f"dest={fleet.folder / lacks}")
+    finally:
+        fleet.interpreter("node2", sys.executable)
+    assert done.code != 0
+    assert "cannot be told: node2: capture failed: capturing needs root" in done.out
+    assert "3 of 3 probes were answered" in done.out
+    assert "not here" not in done.out  # where nothing could be seen
+    assert remains(fleet) == []
+
+
+def test_an_address_that_nobody_has_is_in_doubt_only_where_somebody_could(fleet: Fleet) -> None:
+    path = (*ENDS[:2], "-e", "to=10.244.1.77")
+    done = fleet.play("trace", *path)
+    assert done.code != 0
+    assert "nobody on the segment of cni0 has 10.244.1.77" in done.out
+    node2 = fleet.hosts["node2"]
+    node2.sh("ip link add foreign type vxlan id 99 dstport 9999; ip link set foreign up master cni0")
+    try:
+        out = fleet.works("trace", *path).out
+    finally:
+        node2.sh("ip link del foreign")
+    assert "web@node1 may reach 10.244.1.77: path MTU" in out
+    assert "it gets to cni0 of node2, and who has 10.244.1.77 there is not known" in out

@@ -181,6 +181,15 @@ def test_check_mode_and_a_folder_that_cannot_be(hosts: Hosts, tmp_path: pathlib.
     assert "3 of 3 probes answered" in shown
 
 
+def test_a_host_without_capture_has_seen_nothing(hosts: Hosts) -> None:
+    hosts.capture()
+    hosts.variables["k8s-2"]["podnet_started"] = {"failed": True, "msg": "capturing needs root"}
+    hosts.variables["k8s-2"]["podnet_capture"]["frames"] = []  # it was stopped all the same
+    result, shown = hosts.run()
+    assert result["silent"] == {"k8s-2": "capture failed: capturing needs root"}
+    assert "not here" not in shown
+
+
 def test_frames_that_were_not_kept_are_told(hosts: Hosts) -> None:
     hosts.capture()
     hosts.variables["k8s-2"]["podnet_capture"]["lost"] = 3

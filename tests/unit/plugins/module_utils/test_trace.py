@@ -494,7 +494,7 @@ def test_what_is_translated_is_not_followed(path: Path, told: bool) -> None:
 
 
 def test_what_was_not_judged_is_in_doubt(path: Path) -> None:
-    problem = {"fault": "not_judged_rules", "reason": "no nft on this host", "remedy": "install it", "fatal": False}
+    problem = {"fault": "not_judged_rules", "reason": "no nft\non this host\n", "remedy": "install it", "fatal": False}
     for number in (1, 2):
         path.hop("k8s-2", "request", number)["problems"] = [problem]
     trace = path.join()
