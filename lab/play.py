@@ -15,7 +15,14 @@ from .process import LabError, run, say
 
 MACHINE = "labs"
 PLAYBOOKS = labs.CHECKOUT / "playbooks" / "labs"
-NAMES = ("shared_namespace", "veth_pair", "bridge", "ip_forward", "ipip_tunnel", "flannel_ipip")  # one built on the other
+NAMES = (
+    "shared_namespace",
+    "veth_pair",
+    "bridge",
+    "ip_forward",
+    "ipip_tunnel",
+    "flannel_ipip",
+)  # each on the one before
 PLACES = ("auto", "here", "vm")
 NO_INVENTORY = {"ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false"}
 
