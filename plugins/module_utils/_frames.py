@@ -11,13 +11,14 @@ import os
 import time
 import typing as t
 
+from ._hops import PROTOCOLS
+
 RAW = "raw"
 
 _LINKTYPES = {"ethernet": 1, RAW: 101}  # tcpdump.org/linktypes.html
 _BROADCAST, _NOBODY = "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"
 _ETHERTYPES = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6"}
-_ICMP, _IPIP, _TCP, _UDP = 1, 4, 6, 17
-_PROTOCOLS = {_ICMP: "icmp", _IPIP: "ipip", _TCP: "tcp", _UDP: "udp"}
+_PROTOCOLS = {number: name for name, number in PROTOCOLS.items()}
 _ECHOES = {0: "echo reply", 8: "echo request"}
 _UNREACHABLE = {
     0: "net {dst} unreachable",

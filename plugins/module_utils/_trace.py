@@ -258,9 +258,12 @@ def is_doubt(word: str) -> bool:
 
 def at(leg: str, stop: Stop | None, node: str = "", **item: t.Any) -> Placed:
     """A problem in its place, or of NODE before any."""
-    values = {key: " ".join(item[key].split()) for key in ("fault", "reason", "remedy")}  # tools may answer in lines
-    values["fatal"] = item.get("fatal", True) and not is_doubt(item["fault"])
-    return Placed(leg, stop.node if stop else node, stop.number if stop else 0, stop.where if stop else "", **values)
+    word, reason, remedy = (
+        " ".join(item[key].split()) for key in ("fault", "reason", "remedy")
+    )  # tools answer in lines
+    fatal = item.get("fatal", True) and not is_doubt(word)
+    place = (stop.node, stop.number, stop.where) if stop else (node, 0, "")
+    return Placed(leg, *place, word, reason, remedy, fatal)
 
 
 def packet_of(flow: Data, node: str, name: str) -> Data:

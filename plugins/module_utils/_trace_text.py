@@ -9,12 +9,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 
+from ._hops import PROTOCOLS
 from ._trace import Data, Leg, Placed, Stop, Trace
 
 OUTPUTS = ["text", "json"]
 
 _INDENT = " " * 5
-_PROTOCOLS = {"icmp": "ICMP (1)", "ipip": "IPIP (4)", "tcp": "TCP (6)", "udp": "UDP (17)"}
+_PROTOCOLS = {name: f"{name.upper()} ({number})" for name, number in PROTOCOLS.items()}
 
 
 def render(trace: Trace) -> str:
