@@ -90,6 +90,8 @@ class Hop:
     source_mac: str | None = None
     destination_mac: str | None = None
     next_hop: str = ""
+    macs: list[str] = field(default_factory=list)
+    """Where a packet comes in from the underlay, the MACs that this host has there: it answers ARP with any of them."""
     route: Facts | None = None
     outer_route: Facts | None = None
     neighbour: Facts | None = None

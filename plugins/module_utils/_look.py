@@ -37,7 +37,9 @@ class Lookup:
     dev: str = ""
     src: str = ""
     mtu: int = 0
-    """What the kernel has learned of the path's MTU, or what the route says; 0 for the device's own."""
+    """What the route says; 0 for the device's own."""
+    learned: int = 0
+    """What the kernel has learned of the path's MTU from ICMP, or what the route says; 0 for neither."""
     route: Facts | None = None
     """The route that matched, as ``ip -j route get fibmatch`` prints it."""
     others: tuple[str, ...] = ()
@@ -45,15 +47,25 @@ class Lookup:
 
 
 class Look:
-    """One look at a host. *run* runs a command: (argv, data) to exit code, stdout and stderr."""
+    """One look at a host.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: runs a command: (argv, data) to exit code, stdout and stderr.
+        preferred: names of namespaces to call them by, where one has several (``ip netns attach``).
+    """
+
+    def __init__(self, run: Run, preferred: t.Iterable[str] = ()) -> None:
         self._run = run
         self._kept: dict[t.Any, t.Any] = {}
+        self._names = {_netns.identity(): ""}
+        names = _netns.names()
+        for name in [*(name for name in preferred if name in names), *names]:
+            self._names.setdefault(_netns.identity(name), name)
+        self._aliases = {name: self._names[_netns.identity(name)] for name in names}
 
     def namespaces(self) -> list[str]:
-        """The named namespaces, after '' for the host's own."""
-        return ["", *self._once(("namespaces",), _netns.names)]
+        """Each namespace once: '' for the host's own, then by name."""
+        return list(self._names.values())
 
     def exists(self, namespace: str) -> bool:
         return namespace in self.namespaces()
@@ -85,12 +97,9 @@ class Look:
     def _name_of(self, namespace: str, number: int | None) -> str:
         """The name of the namespace that *namespace* knows by a number, '' where it has none."""
 
-        def ask() -> list[Facts]:
-            (numbers,) = self._batch(namespace, ["netns list-id"])[1]
-            return [item for item in numbers if item]
-
-        known = self._once(("numbers", namespace), ask)
-        return next((item.get("name") or "" for item in known if item["nsid"] == number), "")
+        known = self._once(("numbers", namespace), lambda: self._batch(namespace, ["netns list-id"])[1][0])
+        name = next((item.get("name") or "" for item in known if item["nsid"] == number), "")
+        return self._aliases.get(name, "")
 
     def forwarding_entries(self, namespace: str) -> list[Facts]:
         """What ``bridge -j fdb show`` prints: bridges' and vxlan devices' entries."""
@@ -99,11 +108,32 @@ class Look:
             self._once(("fdb", namespace), lambda: self._json(namespace, ["bridge", "-j", "fdb", "show"])),
         )
 
-    def route(self, namespace: str, dst: str, src: str = "", iif: str = "", mark: int = 0) -> Lookup:
+    def route(
+        self,
+        namespace: str,
+        dst: str,
+        src: str = "",
+        *,
+        iif: str = "",
+        oif: str = "",
+        mark: int = 0,
+        protocol: str = "",
+    ) -> Lookup:
         """Where a packet to *dst* goes, and by which route."""
-        words = [dst, *(["from", src] if src else []), *(["iif", iif] if iif else [])]
-        words += ["mark", hex(mark)] if mark else []
+        words = [dst]
+        given = {"from": src, "iif": iif, "oif": oif, "mark": hex(mark) if mark else "", "ipproto": protocol}
+        for word, value in given.items():
+            words += [word, value] if value else []
         return t.cast("Lookup", self._once(("route", namespace, *words), lambda: self._lookup(namespace, words)))
+
+    def routes(self, namespace: str, selector: str) -> list[Facts]:
+        """What ``ip route show`` lists for a selector, such as ``match 10.244.1.3`` or ``table all exact 10.244.1.0/24``."""
+        return t.cast(
+            "list[Facts]",
+            self._once(
+                ("routes", namespace, selector), lambda: self._batch(namespace, [f"route show {selector}"])[1][0]
+            ),
+        )
 
     def sysctl(self, namespace: str, name: str) -> str:
         """The value of a setting by its path below /proc/sys; '' where there is none."""
@@ -117,9 +147,9 @@ class Look:
 
         return t.cast("str", self._once(("sysctl", namespace, name), lambda: self._within(namespace, read)))
 
-    def rules(self, namespace: str) -> list[Facts]:
-        """All rules of nftables and of both iptables, as one listing of nft."""
-        return t.cast("list[Facts]", self._once(("rules", namespace), lambda: self._rules(namespace)))
+    def rules(self, namespace: str) -> tuple[list[Facts], list[str]]:
+        """All rules of nftables and of both iptables as one listing of nft, and why others cannot be read."""
+        return t.cast("tuple[list[Facts], list[str]]", self._once(("rules", namespace), lambda: self._rules(namespace)))
 
     # -------------------------------------------------------------------------------------------- asking
 
@@ -128,8 +158,7 @@ class Look:
 
         def ask() -> tuple[list[Facts], list[Facts]]:
             links, neighbours = self._batch(namespace, ["addr show", "neigh show"])[1]
-            # Of what was deleted while the kernel was asked, an empty object is left.
-            return [link for link in links if link], [entry for entry in neighbours if entry]
+            return links, neighbours
 
         return t.cast("tuple[list[Facts], list[Facts]]", self._once(("network", namespace), ask))
 
@@ -137,15 +166,14 @@ class Look:
         asked = " ".join([*(["ip", "-n", namespace] if namespace else ["ip"]), "route", "get", *words])
         query = " ".join(words)
         error, answers = self._batch(namespace, [f"route get {query}", f"route get fibmatch {query}"], force=True)
-        if error or len(answers) < 2:
+        if error or not all(answers):
             return Lookup(asked, error or "no answer")
-        (found,), (match,) = answers[:2]
+        (found, *_), (match, *_) = answers
         kind = found.get("type", "unicast")
-        metrics = (found.get("metrics") or [{}])[0]
         others: list[str] = []
         if kind == "unicast":
-            (matches,) = self._batch(namespace, [f"route show table {match.get('table', 'main')} match {words[0]}"])[1]
-            others = sorted({item["dst"] for item in matches} - {match["dst"]}, key=_length, reverse=True)
+            matches = self.routes(namespace, f"table {match.get('table', 'main')} match {words[0]}")
+            others = sorted({item["dst"] for item in matches} - {match.get("dst")}, key=_length, reverse=True)
         return Lookup(
             asked,
             "",
@@ -153,25 +181,36 @@ class Look:
             found.get("gateway", ""),
             found.get("dev", ""),
             found.get("prefsrc", ""),
-            int(metrics.get("mtu", 0)),
+            _mtu(match),
+            _mtu(found),
             match,
             tuple(others),
         )
 
-    def _rules(self, namespace: str) -> list[Facts]:
-        listing: list[Facts] = []
-        if nft := program("nft"):
-            code, out, err = self._execute(namespace, [nft, "-j", "list", "ruleset"])
-            if code:
-                raise NodeError(f"{_where(namespace)}: nft list ruleset: {err.strip() or out.strip()}")
-            listing = json.loads(out)["nftables"] if out.strip() else []
-        compatible = self._saved(namespace, "iptables-nft-save") if _iptables_made(listing) else ""
-        legacy = self._saved(namespace, "iptables-legacy-save") if self._legacy_tables(namespace) else ""
-        return [dict(item) for item in _rules.merge(listing, compatible, legacy)]
+    def _rules(self, namespace: str) -> tuple[list[Facts], list[str]]:
+        unread: list[str] = []
 
-    def _saved(self, namespace: str, name: str) -> str:
-        saver = program(name)
-        return self._execute(namespace, [saver])[1] if saver else ""
+        def read(name: str, *words: str) -> str:
+            path = program(name)
+            if path is None:
+                unread.append(f"there is no program {name}: rules that it would show are not known")
+                return ""
+            code, out, err = self._execute(namespace, [path, *words])
+            if code:
+                unread.append(f"{name} tells no rules: {(err or out).strip()}")
+            return "" if code else out
+
+        text = read("nft", "-j", "list", "ruleset")
+        try:
+            listing = [dict(item) for item in json.loads(text)["nftables"]] if text.strip() else []
+        except (ValueError, KeyError, TypeError):
+            listing = []
+            unread.append("nft tells rules in a form that is not known here")
+        compatible = (
+            read("iptables-nft-save") if _iptables_made(listing) or (unread and program("iptables-nft-save")) else ""
+        )
+        legacy = read("iptables-legacy-save") if self._legacy_tables(namespace) else ""
+        return [dict(item) for item in _rules.merge(listing, compatible, legacy)], unread
 
     def _legacy_tables(self, namespace: str) -> bool:
         """Whether iptables-legacy has tables there: asking it would make them."""
@@ -185,22 +224,32 @@ class Look:
 
         return self._within(namespace, read)
 
-    def _batch(self, namespace: str, queries: list[str], *, force: bool = False) -> tuple[str, list[t.Any]]:
-        """What the kernel refused with, or '', and iproute2's answers."""
+    def _batch(self, namespace: str, queries: list[str], *, force: bool = False) -> tuple[str, list[list[Facts]]]:
+        """What the kernel refused with, or '', and iproute2's answer to each query. With *force* a refusal is no error."""
         ip = program("ip")
         if ip is None:
             raise NodeError(f"host {os.uname().nodename} has no program ip: install the package iproute2")
-        code, out, err = self._execute(
-            namespace,
-            [ip, "-d" if not force else "-o", "-j", *(["-force"] if force else []), "-batch", "-"],
-            "\n".join(queries),
-        )
-        if code and not force:
+        if any("#" in query for query in queries):  # a link may have it in its name, and -batch takes it for a comment
+            runs = [self._execute(namespace, [ip, "-d", "-j", *query.split()]) for query in queries]
+        else:
+            words = [ip, "-d", "-j", *(["-force"] if force else []), "-batch", "-"]
+            runs = [self._execute(namespace, words, "\n".join(queries))]
+        out, err = "".join(run[1] for run in runs), "".join(run[2] for run in runs)
+        failed = any(run[0] for run in runs)
+        refusals = [line for line in err.splitlines() if line.strip() and "Command failed" not in line]
+        if failed and not force:
             raise NodeError(f"{_where(namespace)}: ip {'; '.join(queries)}: {err.strip()}")
-        refusals = [
-            line.partition(": ")[2] for line in err.splitlines() if ": " in line and "Command failed" not in line
-        ]
-        return (refusals[0] if code and refusals else ""), decode(out)
+        try:
+            answers = decode(out)
+        except ValueError:
+            answers = []
+        if not failed and ([type(answer) for answer in answers] != [list] * len(queries)):
+            raise NodeError(
+                f"{_where(namespace)}: {ip} gave no JSON for {'; '.join(queries)} ({(err or out).strip()[:200]}): "
+                "install iproute2 4.18 or newer in place of it"
+            )
+        # Of what was deleted while the kernel was asked, an empty object is left.
+        return (_kernel_words(refusals) if failed else ""), [[item for item in answer if item] for answer in answers]
 
     def _json(self, namespace: str, argv: list[str]) -> list[Facts]:
         code, out, err = self._execute(namespace, [program(argv[0]) or argv[0], *argv[1:]])
@@ -227,14 +276,20 @@ def _where(namespace: str) -> str:
     return f"host {os.uname().nodename}" + (f", namespace {namespace}" if namespace else "")
 
 
+def _mtu(route: Facts) -> int:
+    return int((route.get("metrics") or [{}])[0].get("mtu", 0))
+
+
 def _length(destination: str) -> int:
     return 0 if destination == "default" else int((destination + "/32").split("/")[1])
 
 
+def _kernel_words(refusals: list[str]) -> str:
+    """ "RTNETLINK answers: Network is unreachable" without who says so."""
+    return (refusals[0].partition(": ")[2] or refusals[0]) if refusals else "refused"
+
+
 def _iptables_made(listing: list[Facts]) -> bool:
     """Whether there is a table that iptables-nft may have made: it has tables of these names, and its chains are in capitals."""
-    return any(
-        item["chain"]["family"] in ("ip", "bridge") and item["chain"]["name"].isupper()
-        for item in listing
-        if "chain" in item
-    )
+    chains = [item["chain"] for item in listing if "chain" in item]
+    return any(chain.get("family") in ("ip", "bridge") and str(chain.get("name")).isupper() for chain in chains)

@@ -22,19 +22,83 @@ author:
   - The podnet.overlay contributors (@podnet)
 options:
   packets:
-    description: The packets to follow, each under a name of its own.
-    type: dict
+    description: The packets to follow.
+    type: list
+    elements: dict
     required: true
     suboptions:
-      _name:
-        description:
-          - "A packet: C(namespace) is where it starts, empty for the host's own; C(src) and C(dst) are its addresses."
-          - "C(protocol) (V(icmp)), C(ttl) (64), C(size) of the IP packet in bytes (84), C(df) (true) and C(mark) (0) have defaults."
-          - "With C(reply) true it answers another one: firewalls take it as part of an established connection."
-          - "With C(arrives) true it comes in over the underlay, if C(outer) is given wrapped in a packet with its C(src),
-            C(dst) and C(protocol), V(ipip) or V(vxlan)."
-          - "C(overlay) says what the overlay wants, so that the answer can tell what is wrong. M(podnet.overlay.flow) makes it."
+      name:
+        description: The name that the packet's walk has in the answer.
+        type: str
+        required: true
+      namespace:
+        description: The network namespace that it starts in. The host's own if empty.
+        type: str
+        default: ""
+      src:
+        description: Its source, an IPv4 address.
+        type: str
+        required: true
+      dst:
+        description: Its destination, an IPv4 address.
+        type: str
+        required: true
+      protocol:
+        description: What it carries. An V(icmp) packet is an echo request, or the reply to one.
+        type: str
+        choices: [icmp, tcp, udp]
+        default: icmp
+      ttl:
+        description: Its time to live.
+        type: int
+        default: 64
+      size:
+        description: Bytes of the IP packet.
+        type: int
+        default: 84
+      df:
+        description: Whether it may not be fragmented.
+        type: bool
+        default: true
+      mark:
+        description: Its firewall mark.
+        type: int
+        default: 0
+      reply:
+        description: Whether it answers another one. Firewalls take it as part of an established connection then.
+        type: bool
+        default: false
+      arrives:
+        description: Whether it comes in over the underlay, instead of being made in O(packets[].namespace).
+        type: bool
+        default: false
+      outer:
+        description: The header that it is wrapped in when it arrives. Without it, it comes as it is.
         type: dict
+        suboptions:
+          src: {description: "The other host's public_ip.", type: str, required: true}
+          dst: {description: "This host's public_ip.", type: str, required: true}
+          protocol: {description: The encapsulation., type: str, choices: [ipip, vxlan], required: true}
+          ttl: {description: "Its time to live, that of the packet if not given.", type: int}
+          port: {description: The UDP port of V(vxlan)., type: int, default: 8472}
+          vni: {description: The network identifier of V(vxlan)., type: int, default: 1}
+      overlay:
+        description:
+          - What the overlay wants of this host for the packet's destination, so that the answer can tell what is wrong.
+          - M(podnet.overlay.flow) makes it. All of it may be left out.
+        type: dict
+        suboptions:
+          network: {description: The pods' network., type: str}
+          subnet: {description: The subnet of the destination's node., type: str}
+          remote: {description: "The public_ip of that node, if it is not this host.", type: str}
+          via: {description: The gateway of the route to the subnet., type: str}
+          dev: {description: The device of that route., type: str}
+          tunnel: {description: The tunnel device., type: str}
+          bridge: {description: The pods' bridge., type: str}
+          interface: {description: The underlay's interface., type: str}
+          local: {description: This host's public_ip., type: str}
+          backend: {description: The overlay's backend., type: str}
+          direct_routing: {description: "Whether the route may leave the tunnel out.", type: bool, default: false}
 seealso:
   - module: podnet.overlay.trace
   - module: podnet.overlay.flow
@@ -45,7 +109,7 @@ EXAMPLES = r"""
 - name: Which way does a packet of pod web take?
   podnet.overlay.walk:
     packets:
-      request: {namespace: web, src: 10.244.0.2, dst: 10.244.1.2}
+      - {name: request, namespace: web, src: 10.244.0.2, dst: 10.244.1.2}
   register: podnet_walk
 
 - name: Show the interfaces that it passes
@@ -60,7 +124,7 @@ walks:
   returned: success
   contains:
     end:
-      description: V(delivered), V(left) the host, or V(broken).
+      description: V(delivered), V(left) the host, V(translated) by a rule into what is not explained, or V(broken).
       type: str
     left:
       description: Where it left the host, with the packet and the frame's MACs, or none.
@@ -79,6 +143,10 @@ walks:
         length: {description: "Bytes of the frame there, as tcpdump shows them.", type: int}
         source_mac: {description: The frame's source., type: str}
         destination_mac: {description: The frame's destination., type: str}
+        macs:
+          description: Where the packet comes in from the underlay, the MACs of the host's interfaces.
+          type: list
+          elements: str
         next_hop: {description: "The address that the frame is sent to, where one is sent.", type: str}
         packet:
           description:
@@ -112,24 +180,59 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._hops import PROTOCOLS
 from ..module_utils._look import Look
 from ..module_utils._node import NodeError
 from ..module_utils._walk import walk
 
-_KEYS = ("namespace", "src", "dst", "protocol", "ttl", "size", "df", "mark", "arrives", "outer", "overlay", "reply")
+OVERLAY = ("network", "subnet", "remote", "via", "dev", "tunnel", "bridge", "interface", "local", "backend")
+PACKET: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "namespace": {"type": "str", "default": ""},
+    "src": {"type": "str", "required": True},
+    "dst": {"type": "str", "required": True},
+    "protocol": {"type": "str", "choices": ["icmp", "tcp", "udp"], "default": "icmp"},
+    "ttl": {"type": "int", "default": 64},
+    "size": {"type": "int", "default": 84},
+    "df": {"type": "bool", "default": True},
+    "mark": {"type": "int", "default": 0},
+    "reply": {"type": "bool", "default": False},
+    "arrives": {"type": "bool", "default": False},
+    "outer": {
+        "type": "dict",
+        "options": {
+            "src": {"type": "str", "required": True},
+            "dst": {"type": "str", "required": True},
+            "protocol": {"type": "str", "choices": ["ipip", "vxlan"], "required": True},
+            "ttl": {"type": "int"},
+            "port": {"type": "int", "default": 8472},
+            "vni": {"type": "int", "default": 1},
+        },
+    },
+    "overlay": {
+        "type": "dict",
+        "options": {**{key: {"type": "str"} for key in OVERLAY}, "direct_routing": {"type": "bool", "default": False}},
+    },
+}
+RANGES = {"size": (28, 65535), "ttl": (1, 255), "mark": (0, 0xFFFFFFFF), "port": (1, 65535), "vni": (0, 0xFFFFFF)}
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"packets": {"type": "dict", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"packets": {"type": "list", "elements": "dict", "required": True, "options": PACKET}},
+        supports_check_mode=True,
+    )
     packets = module.params["packets"]
-    mistakes = [line for name, packet in packets.items() for line in _mistakes(name, packet)]
+    names = [packet["name"] for packet in packets]
+    mistakes = [line for packet in packets for line in _mistakes(packet)]
+    mistakes += [f"packets: {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if mistakes:
         module.fail_json(msg="; ".join(mistakes), mistakes=mistakes)
-    look = Look(lambda argv, data=None: module.run_command(argv, data=data))
     walks: dict[str, dict[str, t.Any]] = {}
     try:
-        walks = {name: walk(look, packet) for name, packet in packets.items()}
+        look = Look(
+            lambda argv, data=None: module.run_command(argv, data=data), [packet["namespace"] for packet in packets]
+        )
+        walks = {packet["name"]: walk(look, packet) for packet in packets}
     except PermissionError as e:
         module.fail_json(msg=f"looking into network namespaces needs root ({e}): set become: true")
     except (NodeError, OSError) as e:
@@ -139,28 +242,29 @@ def main() -> None:
     module.exit_json(changed=False, walks=walks, points=points)
 
 
-def _mistakes(name: str, packet: t.Any) -> t.Iterator[str]:
-    if not isinstance(packet, dict):
-        yield f"packets: {name}: {packet!r} is no dictionary"
-        return
-    yield from (f"packets: {name}: unknown key {key}" for key in packet if key not in _KEYS)
-    addresses = {"src": packet.get("src"), "dst": packet.get("dst")}
-    outer = packet.get("outer")
-    if outer:
-        addresses.update({"outer.src": outer.get("src"), "outer.dst": outer.get("dst")})
-        if outer.get("protocol") not in ("ipip", "vxlan"):
-            yield f"packets: {name}: outer.protocol: {outer.get('protocol')!r} is neither ipip nor vxlan"
-    for key, address in addresses.items():
-        try:
-            ipaddress.IPv4Address(address)
-        except ValueError:
-            yield f"packets: {name}: {key}: {address!r} is no IPv4 address"
-    if (packet.get("protocol") or "icmp") not in PROTOCOLS:
-        yield f"packets: {name}: protocol: {packet['protocol']!r} is none of {', '.join(PROTOCOLS)}"
-    for key, (least, most) in {"size": (28, 65535), "ttl": (1, 255), "mark": (0, 0xFFFFFFFF)}.items():
-        value = packet.get(key)
-        if value is not None and not (isinstance(value, int) and least <= value <= most):
-            yield f"packets: {name}: {key}: {value!r} is not in {least}..{most}"
+def _mistakes(packet: dict[str, t.Any]) -> t.Iterator[str]:
+    outer, overlay = packet["outer"] or {}, packet["overlay"] or {}
+    ends = {
+        "src": packet["src"],
+        "dst": packet["dst"],
+        **{f"outer.{key}": outer[key] for key in ("src", "dst") if outer},
+    }
+    ends.update({f"overlay.{key}": overlay[key] for key in ("remote", "via", "local") if overlay.get(key)})
+    for key, value in ends.items():
+        yield from _refusal(packet, key, value, ipaddress.IPv4Address)
+    if overlay.get("subnet"):
+        yield from _refusal(packet, "overlay.subnet", overlay["subnet"], ipaddress.IPv4Network)
+    for key, (least, most) in RANGES.items():
+        value = {**outer, **packet}.get(key)
+        if value is not None and not least <= value <= most:
+            yield f"packets: {packet['name']}: {key}: {value} is not in {least}..{most}"
+
+
+def _refusal(packet: dict[str, t.Any], key: str, value: str, read: t.Callable[[str], t.Any]) -> t.Iterator[str]:
+    try:
+        read(value)
+    except ValueError as e:
+        yield f"packets: {packet['name']}: {key}: {e}"
 
 
 if __name__ == "__main__":
