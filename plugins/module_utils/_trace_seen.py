@@ -181,6 +181,14 @@ def _loss(
         remedy = f"look into {trace.flow['to']}: its routes, its own rules, net.ipv4.icmp_echo_ignore_all"
         return fault("no_answer", "the request was delivered, and no reply came out", remedy)
     reason = f"seen at {here.where} and not at {there.where}; nft traced no rule that drops it"
+    for doubt in trace.problems:  # rules of iptables-legacy are not in nft's trace
+        where = (doubt.leg, doubt.number)
+        if (
+            doubt.fault == "may_be_filtered"
+            and before
+            and where in ((before[0], here.number), (before[0], there.number))
+        ):
+            reason += f"; {doubt.reason}"
     remedy = f"on {node}: nstat -az | grep -iE 'drop|discard|filter'; ip -s link show; bridge link show"
     return fault("lost_in_host", reason, remedy)
 

@@ -365,6 +365,9 @@ def test_without_a_rule_the_counters_are_next(path: Path) -> None:
     path.lost_after("request", 7)
     assert path.fault() == ("lost_in_host", "k8s-2", 7)
     assert "seen at flannel.ipip and not at cni0" in path.join().verdict
+    path.hop("k8s-2", "request", 1)["rules"] = [{**RULE, "verdict": "may drop"}]
+    reason = "nft traced no rule that drops it; table ip filter chain FORWARD may drop it at forward: -m recent -j DROP"
+    assert reason in path.join().verdict
 
 
 def test_a_pod_that_does_not_answer(path: Path) -> None:
