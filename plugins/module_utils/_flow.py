@@ -187,7 +187,7 @@ def _paths(
             continue
         order[leg] = names if leg == "request" else names[::-1]
         packet = {"src": first.address, "dst": last.address, "protocol": "icmp", "ttl": _TTL, **shape}
-        packet.update({"reply": True} if leg == "reply" else {})
+        packet.update({"reply": True, "df": False} if leg == "reply" else {})  # the kernel answers without DF
         departs = {"name": leg, "namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
         packets[first.node].append({**departs, **_wanted(first, last, nodes, settings)})
         if first.node != last.node:

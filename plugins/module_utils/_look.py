@@ -202,14 +202,16 @@ class Look:
 
         text = read("nft", "-j", "list", "ruleset")
         try:
-            listing = [dict(item) for item in json.loads(text)["nftables"]] if text.strip() else []
-        except (ValueError, KeyError, TypeError):
+            listing = _known(json.loads(text)["nftables"]) if text.strip() else []
+        except (ValueError, KeyError, TypeError, AttributeError):
             listing = []
             unread.append("nft tells rules in a form that is not known here")
-        compatible = (
-            read("iptables-nft-save") if _iptables_made(listing) or (unread and program("iptables-nft-save")) else ""
-        )
         legacy = read("iptables-legacy-save") if self._legacy_tables(namespace) else ""
+        if unread and program("iptables-nft-save"):  # without nft, what iptables knows of it is better than nothing
+            return [
+                dict(item) for item in _rules.merge(_rules.legacy(read("iptables-nft-save"), "iptables"), "", legacy)
+            ], unread
+        compatible = read("iptables-nft-save") if _iptables_made(listing) else ""
         return [dict(item) for item in _rules.merge(listing, compatible, legacy)], unread
 
     def _legacy_tables(self, namespace: str) -> bool:
@@ -289,7 +291,15 @@ def _kernel_words(refusals: list[str]) -> str:
     return (refusals[0].partition(": ")[2] or refusals[0]) if refusals else "refused"
 
 
+def _known(listing: list[Facts]) -> list[Facts]:
+    """A listing whose chains and rules say where they belong. Raises KeyError or TypeError."""
+    for item in listing:
+        for body in (item[kind] for kind in ("chain", "rule") if kind in item):
+            body["family"], body["table"]
+    return listing
+
+
 def _iptables_made(listing: list[Facts]) -> bool:
     """Whether there is a table that iptables-nft may have made: it has tables of these names, and its chains are in capitals."""
     chains = [item["chain"] for item in listing if "chain" in item]
-    return any(chain.get("family") in ("ip", "bridge") and str(chain.get("name")).isupper() for chain in chains)
+    return any(chain["family"] in ("ip", "bridge") and chain["name"].isupper() for chain in chains)

@@ -304,7 +304,8 @@ class _Walker:
         self.here.rules += [asdict(ruling) for ruling in rulings]
         for reason in unread:
             if all(reason not in problem.reason for each in self.hops for problem in each.problems):
-                self._doubt("not_judged", reason, "install it there, or look at the rules by hand")
+                remedy = "set become: true" if "not permitted" in reason else "look at the rules there by hand"
+                self._doubt("not_judged", reason, remedy)
         for ruling in rulings:
             if ruling.stops:
                 raise self._broken(

@@ -457,51 +457,80 @@ FAULTS += [
         "bridge link set dev veth-web state 3",
     ),
 ]
-ODD_BUT_SOUND = {
-    "a /32 of the same way": (
+SOUND = ("", "", "", "")
+PATIENCE = {"ipip": 1, "vxlan": 0.2, "host-gw": 0.2}  # seconds: ipip is tested on emulated machines
+ODD_BUT_SOUND = [
+    Fault(
+        "a /32 of the same way",
         "node1",
         "ip route add $(ip route show 10.244.1.0/24 | sed 's,/24,3/32,; s/podnet/boot/; s/10.244.1.03/10.244.1.3/')",
+        SOUND,
         "ip route del 10.244.1.3/32",
     ),
-    "a table of its own": (
+    Fault(
+        "a table of its own",
         "node1",
         "ip rule add to 10.244.1.0/24 table 100; ip route add $(ip route show 10.244.1.0/24 | sed s/podnet/boot/) table 100",
+        SOUND,
         "ip rule del to 10.244.1.0/24 table 100; ip route flush table 100",
     ),
-    "the public_ip on lo too": ("node2", "ip addr add 198.51.100.12/32 dev lo", "ip addr del 198.51.100.12/32 dev lo"),
-    "a namespace with a second name": (
+    Fault(
+        "the public_ip on lo too",
+        "node2",
+        "ip addr add 198.51.100.12/32 dev lo",
+        SOUND,
+        "ip addr del 198.51.100.12/32 dev lo",
+    ),
+    Fault(
+        "a namespace with a second name",
         "node1",
         "touch /run/netns/again; mount --bind /run/netns/web /run/netns/again",
+        SOUND,
         "umount /run/netns/again; rm /run/netns/again",
     ),
-    "a neighbour that failed and came back": (
+    Fault(
+        "a neighbour that failed and came back",
         "node2",
         "ip neigh flush dev cni0; ip neigh add 10.244.1.3 dev cni0 nud failed",
+        SOUND,
         "true",
     ),
-    "loose rp_filter": (
+    Fault(
+        "loose rp_filter",
         "node2",
         "sysctl -qw net.ipv4.conf.all.rp_filter=2",
+        SOUND,
         "sysctl -qw net.ipv4.conf.all.rp_filter=0",
     ),
-    "a second address of the pod": (
+    Fault(
+        "an interface with an odd name",
+        "node2",
+        "ip link set eth1 down; ip link set eth1 name 'a#b'; ip link set 'a#b' up",
+        SOUND,
+        "ip link set 'a#b' down; ip link set 'a#b' name eth1; ip link set eth1 up",
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "a second address of the pod",
         "node1",
         "ip -n web addr add 10.244.0.99/24 dev eth0",
+        SOUND,
         "ip -n web addr del 10.244.0.99/24 dev eth0",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("name", ODD_BUT_SOUND)
-def test_an_odd_path_that_works_is_told_as_sound(standing: tuple[str, dict[str, Host]], name: str) -> None:
+@pytest.mark.parametrize("odd", [pytest.param(odd, id=odd.name) for odd in ODD_BUT_SOUND])
+def test_an_odd_path_that_works_is_told_as_sound(standing: tuple[str, dict[str, Host]], odd: Fault) -> None:
     backend, hosts = standing
-    node, does, undoes = ODD_BUT_SOUND[name]
-    hosts[node].sh(does)
+    if backend not in odd.backends:
+        pytest.skip(f"nothing for {backend}")
+    hosts[odd.node].sh(odd.breaks)
     try:
         told = problems(walks(hosts, backend, "web@node1", "db@node2"))
         hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
     finally:
-        hosts[node].sh(undoes)
+        hosts[odd.node].sh(odd.mends)
     assert told == []
 
 
@@ -522,15 +551,16 @@ def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Ho
     hosts[fault.node].sh("".join(f"{key}={value}; " for key, value in words.items()) + fault.breaks)
     try:
         size = fault.options.get("size", 84) - 28
-        pinged = hosts["node1"].run(f"ip netns exec web ping -c 1 -W 1 -M do -s {size} 10.244.1.3", check=False)
+        pinged = hosts["node1"].run(
+            f"ip netns exec web ping -c 1 -W {PATIENCE[backend]} -M do -s {size} 10.244.1.3", check=False
+        )
         assert fault.passes in (None, pinged.returncode == 0), pinged.stdout
         told = problems(walks(hosts, backend, "web@node1", "db@node2", **fault.options))
         assert tuple(part.format(**words) for part in fault.told) in told
         assert [leg for leg, *_ in told if leg == "request"] == [fault.told[0]] * (fault.told[0] == "request")
     finally:
         hosts[fault.node].sh(fault.mends or "true")
-        for name, host in hosts.items():
-            host.module("topology", name="overlay", document=document(name, backend), peers=TABLE)
+        hosts[fault.node].module("topology", name="overlay", document=document(fault.node, backend), peers=TABLE)
     hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
 
 
