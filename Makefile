@@ -27,10 +27,10 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(filter-out Makefile,$(MAKEFILE_LIST)) Makefile
 
-check: $(VENV) ## the quick gates: lint, types, units, kernel tests; under 3 minutes
+check: $(VENV) ## the quick gates: lint, types, units, kernel tests; under 5 minutes
 	@tests/gates/run $(QUICK)
 
-test: system .cache/importer/.done build ## every gate, virtual machines included; under 15 minutes
+test: system .cache/importer/.done build ## every gate, virtual machines included; under 25 minutes
 	@tests/gates/run $(FULL)
 
 build: $(VENV) ## the artifact, in .cache
