@@ -83,7 +83,7 @@ kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
 kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
 	@tests/gates/kernel-ipip $(ARGS)
 
-labs: $(VENV) ## the seed's systems: each made, proved, made again, removed; here and on a virtual machine
+labs: $(VENV) ## the labs: each made, proved, made again, removed; here and on a virtual machine
 	@pytest tests/labs $(ARGS)
 
 sanity: $(ARTIFACT) ## ansible-test sanity, offline but for PyPI

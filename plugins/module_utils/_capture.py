@@ -24,7 +24,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 import typing as t
 from dataclasses import dataclass, field
@@ -144,7 +143,7 @@ class Point:
 
     def read(self) -> None:
         """Take what has come, and not what a flood goes on to send."""
-        for _ in range(_TURN):
+        for _turn in range(_TURN):
             try:
                 size, about, _flags, sender = self.socket.recvmsg_into([self.buffer], 256, socket.MSG_DONTWAIT)
             except OSError:  # nothing more, or the interface is down, which may pass
@@ -189,7 +188,7 @@ class Trace:
 
     def read(self) -> None:
         """Take what has come, and not what a flood goes on to send."""
-        for _ in range(_TURN):
+        for _turn in range(_TURN):
             try:
                 message = self.socket.recv(65536, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -391,12 +390,17 @@ def _opened(
     return readers, warnings
 
 
+def _end(_number: int, _frame: t.Any) -> t.NoReturn:
+    """By way of the end, which clears up."""
+    raise SystemExit
+
+
 def _recorder(path: str, listener: socket.socket, readers: list[Point | Trace], deadline: float) -> t.NoReturn:
     """The process in the background. It never returns into the module that it was forked from."""
     try:
         os.setsid()
         os.chdir("/")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of the end, which clears up
+        signal.signal(signal.SIGTERM, _end)
         listener.listen()  # once more: who connects is told the process that did this last
         _keep({listener.fileno(), *(reader.socket.fileno() for reader in readers)})
         asking = _record(listener, readers, deadline)

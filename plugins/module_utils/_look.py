@@ -168,7 +168,7 @@ class Look:
         error, answers = self._batch(namespace, [f"route get {query}", f"route get fibmatch {query}"], force=True)
         if error or not all(answers):
             return Lookup(asked, error or "no answer")
-        (found, *_), (match, *_) = answers
+        found, match = (answer[0] for answer in answers)
         kind = found.get("type", "unicast")
         others: list[str] = []
         if kind == "unicast":

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A trace for people: a line for each hop, and below it what is decided there, as the seed tells it. Pure."""
+"""A trace for people: a line for each hop, and below it what is decided there. Pure."""
 
 from __future__ import annotations
 

@@ -435,7 +435,7 @@ def test_mistakes_are_all_told(host: Host) -> None:
     )  # fmt: skip
     for word in ("a/b", "10.244", "::1", "timeout", "limit", "snap", "x/y", "a-name-that-is-too-long"):
         assert word in message
-    for name in ("a\0", "..", "\udcff"):
+    for name in ("a\0", ".."):
         message = host_fails(host, points=[{"namespace": name, "interface": "lo"}, {"interface": name}])
         assert [word in message for word in ("no name of a namespace", "no name of an interface")] == [True, True]
     assert "at least one" in host_fails(host, addresses=[], underlay=[])

@@ -32,7 +32,7 @@ def test_words_of_the_command_line_become_numbers() -> None:
 
 def test_each_run_captures_under_a_name_of_its_own() -> None:
     assert resolve()["capture"] is None
-    names = {resolve(capture="yes")["capture"] for _ in range(9)}
+    names = {resolve(capture="yes")["capture"] for _run in range(9)}
     assert len(names) == 9
     assert all(re.fullmatch(r"trace_[0-9a-f]{8}", name) for name in names)
 
