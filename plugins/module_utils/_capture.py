@@ -331,10 +331,6 @@ def _lock(folder: int, name: str) -> None:
             time.sleep(0.05)
 
 
-def _inside(namespace: str, work: t.Callable[[], _netns.T]) -> _netns.T:
-    return _netns.inside(namespace, work) if namespace else work()
-
-
 def _opened(
     name: str,
     points: t.Iterable[tuple[str, str]],
@@ -380,7 +376,7 @@ def _opened(
         by_namespace.setdefault(namespace, []).append(interface)
     for namespace, interfaces in by_namespace.items():
         try:
-            _inside(namespace, lambda n=namespace, i=interfaces: open_all(n, i))  # type: ignore[misc]
+            _netns.inside(namespace, lambda n=namespace, i=interfaces: open_all(n, i))  # type: ignore[misc]
         except PermissionError:
             raise
         except OSError as e:
@@ -494,6 +490,6 @@ def _ruleset(namespace: str) -> tuple[_nftrace.Listing, dict[int, str]]:
         return _nftrace.Listing.parse(text), interfaces
 
     try:
-        return _inside(namespace, look)
+        return _netns.inside(namespace, look)
     except OSError:
         return _nftrace.Listing({}, {}), {}

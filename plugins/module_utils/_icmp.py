@@ -42,8 +42,6 @@ _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _RECEIVE_BUFFER = 4 << 20
 _GAP = 0.001  # seconds between packets: a burst to a thousand targets overflows queues, and is no loss of the path's
 
-T = t.TypeVar("T")
-
 
 @dataclass
 class Path:
@@ -149,15 +147,12 @@ class _Namespace:
         self.identifier = random.getrandbits(16)  # tells two runs apart
         self.sequence = 0
         self.waiting: dict[int, tuple[Path, float]] = {}  # by sequence, oldest first
-        self.icmp = self._inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        self.icmp = _netns.inside(name, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
         wanted = 1 << _ECHO_REPLY | 1 << _UNREACHABLE | 1 << _TIME_EXCEEDED
         self.icmp.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", ~wanted & 0xFFFFFFFF))
         self.icmp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         # PROBE: DF, and what an earlier packet has learned of the path's MTU does not count.
         self.icmp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE if df else _IP_PMTUDISC_DONT)
-
-    def _inside(self, work: t.Callable[[], T]) -> T:
-        return _netns.inside(self.name, work) if self.name else work()
 
     def send(self, path: Path) -> None:
         self.sequence = (self.sequence + 1) & 0xFFFF
@@ -201,7 +196,7 @@ class _Namespace:
                 udp.connect((address, 9))  # no packet: the kernel only looks up the route
                 return udp.getsockopt(socket.IPPROTO_IP, _IP_MTU)
 
-        return self._inside(look)
+        return _netns.inside(self.name, look)
 
 
 def ping(paths: list[Path], *, count: int, timeout: float, interval: float, df: bool) -> None:

@@ -28,7 +28,7 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from . import _netns
 from ._difference import Operation
@@ -57,8 +57,6 @@ from ._model import (
 )
 from ._netns import FOLDER as NETNS_FOLDER
 from ._netns import inside, loopback_alias
-
-T = TypeVar("T")
 
 NETNS_FILES = "/etc/netns"
 FIREWALL_TABLE = "podnet_overlay"
@@ -462,7 +460,7 @@ class Kernel:
 
     def _socket(self, namespace: str) -> _Socket:
         if namespace not in self._sockets:
-            self._sockets[namespace] = _within(namespace, _Socket)
+            self._sockets[namespace] = inside(namespace, _Socket)
         return self._sockets[namespace]
 
     # -------------------------------------------------------------------------------------------- observing
@@ -656,7 +654,7 @@ class Kernel:
     def sysctl(self, namespace: str, name: str) -> Sysctl | None:
         """A sysctl as it is, or None where the kernel (or the interface) has none of that name."""
         try:
-            text = _within(namespace, lambda: _read(_sysctl_path(name)))
+            text = inside(namespace, lambda: _read(_sysctl_path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Sysctl(namespace, name, " ".join(text.split()))
@@ -669,7 +667,7 @@ class Kernel:
 
     def before_forwarding(self, namespace: str) -> tuple[tuple[str, str], ...]:
         """What turning ip_forward also turns (``inet_forward_change``, net/ipv4/devinet.c): each interface's forwarding, and redirects."""
-        interfaces = _within(namespace, lambda: sorted(os.listdir("/proc/sys/net/ipv4/conf")))
+        interfaces = inside(namespace, lambda: sorted(os.listdir("/proc/sys/net/ipv4/conf")))
         names = ["net.ipv4.conf.%s.forwarding" % name.replace(".", "/") for name in interfaces if name != "all"]
         found = [self.sysctl(namespace, name) for name in ["net.ipv4.conf.all.accept_redirects", *names]]
         return tuple((item.name, item.value) for item in found if item)
@@ -729,7 +727,7 @@ class Kernel:
     def _index_of(self, namespace: str, name: str) -> int:
         if (namespace, name) not in self._index:
             try:
-                self._index[namespace, name] = _within(namespace, lambda: socket.if_nametoindex(name))
+                self._index[namespace, name] = inside(namespace, lambda: socket.if_nametoindex(name))
             except OSError:
                 raise OSError(errno.ENODEV, "there is no link %s" % name) from None
         return self._index[namespace, name]
@@ -802,7 +800,7 @@ class Kernel:
         if isinstance(item, Sysctl):
             for name, value in ((item.name, item.value), *item.restores):
                 try:
-                    _within(item.namespace, partial(_write, _sysctl_path(name), value))
+                    inside(item.namespace, partial(_write, _sysctl_path(name), value))
                 except FileNotFoundError:
                     if name == item.name:
                         raise
@@ -976,10 +974,6 @@ def _groups(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
         group.append(operation)
     if group:
         yield group
-
-
-def _within(namespace: str, work: Callable[[], T]) -> T:
-    return inside(namespace, work) if namespace else work()
 
 
 def _read(path: str) -> str:

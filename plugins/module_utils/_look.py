@@ -145,7 +145,7 @@ class Look:
             except OSError:
                 return ""
 
-        return t.cast("str", self._once(("sysctl", namespace, name), lambda: self._within(namespace, read)))
+        return t.cast("str", self._once(("sysctl", namespace, name), lambda: _netns.inside(namespace, read)))
 
     def rules(self, namespace: str) -> tuple[list[Facts], list[str]]:
         """All rules of nftables and of both iptables as one listing of nft, and why others cannot be read."""
@@ -224,7 +224,7 @@ class Look:
             except OSError:
                 return False
 
-        return self._within(namespace, read)
+        return _netns.inside(namespace, read)
 
     def _batch(self, namespace: str, queries: list[str], *, force: bool = False) -> tuple[str, list[list[Facts]]]:
         """What the kernel refused with, or '', and iproute2's answer to each query. With *force* a refusal is no error."""
@@ -260,18 +260,12 @@ class Look:
         return t.cast("list[Facts]", json.loads(out or "[]"))
 
     def _execute(self, namespace: str, argv: list[str], data: str | None = None) -> tuple[int, str, str]:
-        return self._within(namespace, lambda: self._run(argv, data=data))
-
-    def _within(self, namespace: str, work: t.Callable[[], _T]) -> _T:
-        return _netns.inside(namespace, work) if namespace else work()
+        return _netns.inside(namespace, lambda: self._run(argv, data=data))
 
     def _once(self, key: tuple[str, ...], ask: t.Callable[[], t.Any]) -> t.Any:
         if key not in self._kept:
             self._kept[key] = ask()
         return self._kept[key]
-
-
-_T = t.TypeVar("_T")
 
 
 def _where(namespace: str) -> str:

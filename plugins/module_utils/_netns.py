@@ -40,12 +40,14 @@ def identity(name: str = "") -> tuple[int, int]:
 
 
 def inside(namespace: str | None, work: t.Callable[[], T]) -> T:
-    """Return what WORK returns in the named namespace, or in a new one of its own if None.
+    """Return what WORK returns in the named namespace, right here if the name is empty, or in a new one if it is None.
 
     setns(2) and unshare(2) move one thread, so a thread goes and the caller's namespace never changes:
     nothing has to be restored, not even after an error. What the thread opens or starts stays in there.
     Raises OSError if the namespace cannot be entered, and whatever WORK raises.
     """
+    if namespace == "":
+        return work()
     result: list[T] = []
     error: list[BaseException] = []
 
