@@ -256,7 +256,7 @@ FAULTS = [
         "node1",
         "ip -n web link set eth0 down",
         "request node1 web/eth0 interface_down",
-        "eth0 is down, and its routes went with it",
+        "eth0 of web is down",
         AGAIN,
         "ip -n web link set eth0 up; for to in default 10.244.0.0/16; do ip -n web route add $to via 10.244.0.1 proto 244; done",
     ),

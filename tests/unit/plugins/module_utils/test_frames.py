@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import json
 import re
 import shutil
@@ -15,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleFilterError
-from ansible_collections.podnet.overlay.plugins.filter import decode as decode_filter
 from ansible_collections.podnet.overlay.plugins.module_utils import _frames
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,29 +203,3 @@ def test_no_frame_is_too_broken(data: bytes, cut: int, wrong: dict[int, bytes], 
     found = _frames.decode(frame(data[:cut] + tail, link="raw" if raw else "ethernet"))
     assert "\n" not in json.dumps(found)
     assert "\n" not in found["text"]
-
-
-@pytest.mark.parametrize("wrong", [{}, frame(b"", data="%"), frame(b"", time="x"), "text"])
-def test_what_is_no_frame_is_told(wrong: Any) -> None:
-    with pytest.raises(AnsibleFilterError, match="no frame of podnet"):
-        decode_filter.decode([wrong])
-
-
-def test_the_filter_takes_a_list() -> None:
-    found = decode_filter.FilterModule().filters()["decode"]([frame(ETHER / PODS)] * 2)
-    assert [f["icmp"]["id"] for f in found] == [42491, 42491]
-    with pytest.raises(AnsibleFilterError, match="a list of frames is wanted"):
-        decode_filter.decode({})
-
-
-def test_without_scapy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any) -> Any:
-        if name.startswith("scapy"):
-            raise ImportError("No module named 'scapy'")
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(AnsibleFilterError, match="pip install scapy"):
-        decode_filter.decode([frame(b"")])
