@@ -116,11 +116,11 @@ molecule-ipip: $(VENV) ## the product on virtual machines, with real IPIP
 # What the gates stand on.
 
 $(VENV): tests/requirements.txt tests/unit/requirements.txt
-	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Python packages into .venv" && $(PYTHON) -m venv .venv && \
+	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Python packages into .venv, a minute or two" && $(PYTHON) -m venv .venv && \
 	.venv/bin/pip install -qq -r $< && touch $@
 
 .cache/importer/.done: tests/gates/importer-requirements.txt
-	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Galaxy's importer" && $(PYTHON) -m venv .cache/importer && \
+	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Galaxy's importer, a minute" && $(PYTHON) -m venv .cache/importer && \
 	.cache/importer/bin/pip install -qq -r $< && touch $@
 
 .cache/pyroute2-0.7.2: $(VENV)
