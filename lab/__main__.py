@@ -68,8 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 
     act = acts.add_parser("play", help="what `make lab` does: one of the systems of docs/labs.md")
     act.add_argument("name", nargs="?", default="", metavar="LAB", help="; ".join(play.NAMES))
-    act.add_argument("--state", choices=("present", "absent"), default="present")
-    act.add_argument("--where", choices=play.PLACES, default="auto", help="auto: here, unless it cannot be made here")
+    act.add_argument("--state", default="present", help=", ".join(play.STATES))
+    act.add_argument(
+        "--where", default="auto", help=f"{', '.join(play.PLACES)}; auto: here, unless it cannot be made here"
+    )
     act.add_argument("--machine", default=play.MACHINE, metavar="NAME", help="the lab whose node1 is used otherwise")
     act.add_argument("options", nargs="*", metavar="OPTION", help="for ansible-playbook")
     act.set_defaults(act=lambda given: play.play(given.name, given.state, given.where, given.machine, given.options))

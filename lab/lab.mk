@@ -13,7 +13,7 @@ demo-down: ## end the demo's hosts
 	@python3 -m lab down demo
 
 lab: $(VENV) ## a system of docs/labs.md, made, watched and proved: LAB=bridge; STATE=absent removes it
-	@python3 -m lab play --state $(STATE) --where $(WHERE) -- $(LAB) $(ARGS)
+	@python3 -m lab play --state=$(STATE) --where=$(WHERE) -- $(LAB) $(ARGS)
 
 lab-shell: ## a shell on the machine of the labs that this kernel cannot make
 	@python3 -m lab shell labs node1

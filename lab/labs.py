@@ -28,6 +28,7 @@ NETWORKS = tuple(IPv4Network(text) for text in ("198.51.100.0/24", "203.0.113.0/
 FIRST_ADDRESS = 11
 PATIENCE = 240.0  # seconds until a host must answer ssh: an emulated boot on a loaded machine is slow
 VERSION = 1
+MAKERS = {"demo": "make demo", "labs": "make lab LAB=flannel_ipip"}
 
 _given_up = threading.Event()
 
@@ -83,9 +84,8 @@ def load(name: str) -> Lab:
     """The lab of that name, or an error that says how to make it."""
     path = LABS / name / "lab.json"
     if not path.exists():
-        raise LabError(
-            f"there is no lab {name}. `python3 -m lab up {name}` makes it; `python3 -m lab list` shows what there is."
-        )
+        maker = MAKERS.get(name, f"python3 -m lab up {name}")
+        raise LabError(f"there is no lab {name}. `{maker}` makes it; `python3 -m lab list` shows what there is.")
     try:
         data = json.loads(path.read_text())
         hosts = tuple(Host(**(host | {"underlay": tuple(host["underlay"])})) for host in data.pop("hosts"))

@@ -23,6 +23,7 @@ NAMES = (
     "ipip_tunnel",
     "flannel_ipip",
 )  # each on the one before
+STATES = ("present", "absent")
 PLACES = ("auto", "here", "vm")
 NO_INVENTORY = {"ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false"}
 
@@ -31,6 +32,9 @@ def play(name: str, state: str, place: str, machine: str, options: Sequence[str]
     """Runs a lab's playbook; returns ansible-playbook's exit code."""
     if name not in NAMES:
         raise LabError(f"{f'there is no lab {name}' if name else 'LAB=NAME says which lab'}. There are:\n{_listed()}")
+    for word, given, known in (("STATE", state, STATES), ("WHERE", place, PLACES)):
+        if given not in known:
+            raise LabError(f"there is no {word}={given}. There are: {', '.join(known)}.")
     playbook = _playbook(name)
     lacking = _lacking(playbook)
     if place == "here" and lacking:
@@ -53,14 +57,20 @@ def play(name: str, state: str, place: str, machine: str, options: Sequence[str]
     say(shlex.join(command))
     command += ["-e", f"dest={frames}", *options]
     code = subprocess.run(command, cwd=labs.CHECKOUT, env=environment, check=False).returncode
-    if code == 0 and state == "present" and "--check" not in options:
-        print(_closing(name, machine if away else ""))
+    where = " WHERE=vm" if away and not lacking else ""
+    if code and state == "present":
+        print(
+            "\nThat failed. A namespace that the error tells to be there already may be another lab's:\n"
+            f"    make lab LAB=NAME STATE=absent{where}    removes the lab of that name"
+        )
+    elif state == "present" and "--check" not in options:
+        print(_closing(name, away, where))
     return code
 
 
 def _listed() -> str:
     """The labs with what each is."""
-    titles = [re.findall(r"^- name: (.*)", _playbook(name).read_text(), re.MULTILINE)[0] for name in NAMES]
+    titles = [re.findall(r"^- name: (.*)", _playbook(name).read_text(), re.MULTILINE)[-1] for name in NAMES]
     return "\n".join(f"    {name:18}{title}" for name, title in zip(NAMES, titles))
 
 
@@ -87,12 +97,12 @@ def _is_up(machine: str) -> bool:
     return machine in labs.names() and labs.is_running(labs.load(machine))
 
 
-def _closing(name: str, machine: str) -> str:
-    shell = "make lab-shell; there: " if machine else ""
+def _closing(name: str, away: bool, where: str) -> str:
+    shell = "make lab-shell; there: " if away else ""
     lines = {
         f"{shell}ip netns": "its namespaces; ip -n NAME address, ip netns exec NAME ping ...",
         f"ls .cache/labs/{name}": "the frames in files for tcpdump -r and Wireshark",
-        f"make lab LAB={name} STATE=absent": "removes it",
-        **({"make lab-down": "ends the machine that it is on"} if machine else {}),
+        f"make lab LAB={name} STATE=absent{where}": "removes it",
+        **({"make lab-down": "ends the machine that it is on"} if away else {}),
     }
-    return "\nTo look further:\n" + "".join(f"    {words:45}  {what}\n" for words, what in lines.items())
+    return "\nTo look further:\n" + "".join(f"    {words:51}  {what}\n" for words, what in lines.items())

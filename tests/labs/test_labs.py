@@ -23,7 +23,7 @@ PROVED = {
     "veth_pair": (
         "3 of 3 answered, TTL 64",
         "The peer of an end is found by its interface index, as with ethtool -S",
-        "is veth1",
+        "veth0 of ns1 has index 2 and peer_ifindex 3; index 3 of ns2 is veth1",
         "length 98: 10.1.1.2 > 10.1.1.3: ICMP echo request",
     ),
     "bridge": (
@@ -35,13 +35,19 @@ PROVED = {
         "with forwarding: 3 of 3 answered, TTL 63",
         "26:e9:e2:4b:ff:e9 > 42:58:a1:ed:f4:d3, ethertype IPv4 (0x0800), length 98: 10.1.1.2 > 10.1.2.2: ICMP echo request",
         "root/v2_r                  98 bytes  TTL 63",
+        "26:e9:e2:4b:ff:e9 > Broadcast, ethertype ARP (0x0806), length 42: Request who-has 10.1.1.1 tell 10.1.1.2, length 28",
+        "42:58:a1:ed:f4:d3 > 26:e9:e2:4b:ff:e9, ethertype ARP (0x0806), length 42: Reply 10.1.1.1 is-at 42:58:a1:ed:f4:d3",
+        "The route table of ns1 is this and no more",
+        "10.1.2.0/24 via 10.1.1.1 dev v1",
     ),
     "ipip_tunnel": (
         "3 of 3 answered, TTL 64",
         " ip: 10.10.100.10 > 10.10.200.10: ICMP echo request",
         "2a:32:a4:68:2d:fb > 52:0c:6d:7a:80:12, ethertype IPv4 (0x0800), length 118: 10.10.10.2 > 10.10.20.2: 10.10.100.10 > 10.10.200.10",
         "TTL at v2: outer 63, inner 64",
-        "ns1/tunl1                  84 bytes  TTL 64",
+        "ns1/tunl1                  84 bytes  inner TTL 64",
+        "The route table of ns1 is this and no more",
+        "10.10.200.10 dev tunl1",
     ),
     "flannel_ipip": (
         "3 of 3 answered, TTL 62",
@@ -75,6 +81,10 @@ def goes(there: Place, name: str, before: list[str]) -> None:
     assert there.picture() == before
 
 
+def running(there: Place, pids: list[str]) -> list[str]:
+    return there.sh(f"ps --no-headers --pid {','.join(pids)} || true").splitlines()
+
+
 @pytest.mark.parametrize("name", [name for name in PROVED if name != SHARED])
 def test_a_lab_proves_its_claims_and_leaves_nothing(place: Choose, name: str) -> None:
     there = place(name)
@@ -96,6 +106,9 @@ def test_two_containers_share_a_namespace(place: Choose) -> None:
     there.sh("podman kill lab-shared-namespace-first")
     assert "one that this lab left goes with state=absent" in there.play(SHARED).out
     goes(there, SHARED, before)
+    there.works(SHARED)
+    there.sh("ip netns del root")  # and with it all that is marked as the lab's
+    goes(there, SHARED, before)
 
 
 def test_two_processes_share_it_where_no_container_engine_works(place: Choose) -> None:
@@ -107,8 +120,33 @@ def test_two_processes_share_it_where_no_container_engine_works(place: Choose) -
     assert "two processes in one network namespace" in first.out
     pids = there.sh("ip netns pids pod").split()
     assert len(pids) == 2
+    assert there.sh(f"readlink /proc/{pids[0]}/cwd") == "/\n"
     goes(there, SHARED, before)
-    assert not there.sh(f"ps --no-headers --pid {','.join(pids)} || true")
+    assert not running(there, pids)
+
+
+def test_processes_go_though_the_name_of_their_namespace_is_gone(place: Choose) -> None:
+    there = place(SHARED)
+    before = there.picture()
+    there.works(SHARED, "-e", '{"lab_engines": []}')
+    pids = there.sh("ip netns pids pod").split()
+    there.sh("ip netns del pod")
+    assert len(running(there, pids)) == 2
+    goes(there, SHARED, before)
+    assert not running(there, pids)
+
+
+def test_nothing_is_started_where_the_topology_cannot_be_made(place: Choose) -> None:
+    there = place(SHARED)
+    there.sh("ip netns add root")
+    try:
+        before = there.picture()
+        refused = there.play(SHARED)
+        assert (bool(refused.code), refused.changed) == (True, 0)
+        assert "namespace root is there already" in refused.out
+        assert there.picture() == before
+    finally:
+        there.sh("ip netns del root")
 
 
 @pytest.mark.parametrize("name", PROVED)
@@ -126,6 +164,12 @@ def test_a_foreign_namespace_in_the_way_is_left_alone(place: Choose, name: str) 
         assert there.picture() == before
     finally:
         there.sh(f"ip netns del {namespace}")
+
+
+def test_a_host_that_is_not_there_is_refused(place: Choose) -> None:
+    refused = place("bridge").play("bridge", "-e", "lab_host=nodex")
+    assert refused.code != 0
+    assert "The inventory has no host nodex" in refused.out
 
 
 def test_what_does_not_hold_is_told(place: Choose) -> None:
