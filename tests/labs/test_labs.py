@@ -104,7 +104,7 @@ def test_two_containers_share_a_namespace(place: Choose) -> None:
     assert "They have separate file systems and process lists" in first.out
     assert '/srv/name says "first" in the one and "second" in the other' in first.out
     there.sh("podman kill lab-shared-namespace-first")
-    assert "one that this lab left goes with state=absent" in there.play(SHARED).out
+    assert "A namespace pod that this lab left goes with state=absent" in " ".join(there.play(SHARED).out.split())
     goes(there, SHARED, before)
     there.works(SHARED)
     there.sh("ip netns del root")  # and with it all that is marked as the lab's
