@@ -295,6 +295,22 @@ class Firewall:
         return ("firewall",)
 
 
+@dataclass(frozen=True)
+class Accept:
+    """What lets the overlay pass in another program's firewall, at the place that the program keeps for such rules.
+
+    ``program`` is docker, firewalld or ufw; ``rules`` are in its own words.
+    """
+
+    program: str
+    rules: tuple[str, ...]
+    owner: str = ""
+
+    @property
+    def key(self) -> Key:
+        return ("accept", self.program)
+
+
 Object = Union[Namespace, NamespaceFile, Link, Address, Route, Neighbour, ForwardingEntry, Sysctl, SysctlLine, Firewall]
 State = dict[Key, Object]
 
