@@ -26,15 +26,21 @@ from .process import LabError, run, say
 SUITE = "bookworm"
 PACKAGES = (
     "busybox-static",
+    "conmon",
+    "containernetworking-plugins",
+    "crun",
     "dbus",
+    "firewalld",
     "iperf3",
     "iproute2",
     "iptables",
     "iputils-ping",
     "kmod",
     "linux-image-cloud-amd64",
+    "netavark",
     "nftables",
     "openssh-server",
+    "podman",
     "procps",
     "python3",
     "python3-hypothesis",
@@ -42,6 +48,7 @@ PACKAGES = (
     "python3-pytest",
     "systemd-sysv",
     "tcpdump",
+    "ufw",
 )
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 KERNEL_ARGUMENTS = (

@@ -24,6 +24,9 @@ done
 
 # dbus starts when something calls it.
 rm -f /etc/systemd/system/multi-user.target.wants/dbus.service /lib/systemd/system/multi-user.target.wants/dbus.service
+# A test starts what it is about.
+systemctl --quiet disable firewalld.service ufw.service podman.service podman.socket podman-auto-update.service \
+    podman-auto-update.timer podman-restart.service
 systemctl --quiet enable ssh.service systemd-networkd.service lab-ready.service
 
 # The subsystem is set in sshd_config.d, and may be set once only.
