@@ -88,7 +88,10 @@ def conflist(bridge: str, network: Network, subnet: Network, mtu: int, *, hairpi
     Masquerade is the overlay's own matter, so ``ipMasq`` is off.
     """
     first, last = parts(subnet)["cni"]
-    span = {"subnet": str(subnet), "rangeStart": first, "rangeEnd": last, "gateway": _gateway(subnet)}
+    gateway = _gateway(subnet)
+    span = {"subnet": str(subnet), "rangeStart": first, "rangeEnd": last, "gateway": gateway}
+    # Without a gateway the route is the same, but the plugin's CHECK (1.1.1) does not find it again.
+    route = {"dst": str(network), "gw": gateway}
     return {
         "cniVersion": "1.0.0",
         "name": NAME,
@@ -100,7 +103,7 @@ def conflist(bridge: str, network: Network, subnet: Network, mtu: int, *, hairpi
                 "hairpinMode": hairpin,
                 "ipMasq": False,
                 "mtu": mtu,
-                "ipam": {"type": "host-local", "ranges": [[span]], "routes": [{"dst": str(network)}]},
+                "ipam": {"type": "host-local", "ranges": [[span]], "routes": [route]},
             },
             {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
         ],

@@ -99,7 +99,7 @@ def test_cni_has_a_bridge_that_is_the_default_gateway_host_local_and_portmap() -
                 }
             ]
         ],
-        "routes": [{"dst": "10.244.0.0/16"}],
+        "routes": [{"dst": "10.244.0.0/16", "gw": "10.244.5.1"}],
     }
     assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
     assert json.loads(contents(cni=True, hairpin=False)[CONFLIST])["plugins"][0]["hairpinMode"] is False
