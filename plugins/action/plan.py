@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ..module_utils import _leases, _plan
+from ..module_utils import _facts, _inventory, _leases, _plan, _probes, _readers
 from ..module_utils._model import Mistakes
 
-READ = {*_plan.GROUP_DEFAULTS, *_plan.HOST_VARIABLES, "ansible_host", "inventory_dir"}
+READ = {*_inventory.GROUP_DEFAULTS, *_inventory.HOST_VARIABLES, "ansible_host", "inventory_dir"}
 
 
 class ActionModule(ActionBase):
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         if options["state"] == "absent":
             return self._forget(path, play)
 
-        inventory = _plan.read(options["group"], variables)
+        inventory = _inventory.read(options["group"], variables)
         if options["state"] == "check":
             return _checked(inventory, path, play)
         network = inventory.settings.network if inventory.settings else None
@@ -78,14 +78,14 @@ class ActionModule(ActionBase):
 
     def _read(
         self, hostvars: t.Any, hosts: Sequence[str], looked_at: set[str]
-    ) -> tuple[dict[str, dict[str, t.Any]], dict[str, _plan.Facts]]:
+    ) -> tuple[dict[str, dict[str, t.Any]], dict[str, _facts.Facts]]:
         """Each host's variables, and the facts of those that answered, in one pass, since a host's variables are dear to make.
 
         Raises:
             Mistakes: a variable's template fails.
         """
         variables: dict[str, dict[str, t.Any]] = {}
-        facts: dict[str, _plan.Facts] = {}
+        facts: dict[str, _facts.Facts] = {}
         mistakes: list[str] = []
         for host in hosts:
             raw = hostvars.raw_get(host)
@@ -101,7 +101,7 @@ class ActionModule(ActionBase):
                     own[str(name)] = None  # not ours: its name is all that counts
             answer = raw.get("podnet_node") if host in looked_at else None
             if answer and answer.get("version") == 1 and not answer.get("failed"):
-                facts[host] = _plan.Facts.of(_plain(answer))
+                facts[host] = _facts.Facts.of(_plain(answer))
         if mistakes:
             raise Mistakes(mistakes)
         return variables, facts
@@ -147,7 +147,7 @@ class ActionModule(ActionBase):
         return result
 
 
-def _checked(inventory: _plan.Inventory, path: str, play: Sequence[str]) -> dict[str, t.Any]:
+def _checked(inventory: _inventory.Inventory, path: str, play: Sequence[str]) -> dict[str, t.Any]:
     """What can be said before any host is contacted: the settings, and by the leases who would probe whom.
 
     Raises:
@@ -177,8 +177,10 @@ def _checked(inventory: _plan.Inventory, path: str, play: Sequence[str]) -> dict
             }
             for name, lease in nodes.items()
         },
-        "probes": _plan.probes(nodes, play),
-        "mtus": {host: nodes[host].mtu or _plan.LOWEST_MTU if host in nodes else _plan.LOWEST_MTU for host in play},
+        "probes": _probes.probes(nodes, play),
+        "mtus": {
+            host: nodes[host].mtu or _readers.LOWEST_MTU if host in nodes else _readers.LOWEST_MTU for host in play
+        },
         "warnings": list(inventory.warnings),
     }
 

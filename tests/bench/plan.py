@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.podnet.overlay.plugins.module_utils import _leases, _plan
+from ansible_collections.podnet.overlay.plugins.module_utils import _facts, _inventory, _leases, _plan
 
 _spec = importlib.util.spec_from_file_location(
     "fleet", pathlib.Path(__file__).parents[1] / "unit/plugins/module_utils/fleet.py"
@@ -36,9 +36,9 @@ def main() -> None:
     for count in (100, 1000, 10000):
         variables = fleet.variables(count, overlay_network="10.0.0.0/8")
         answers = {f"node{number}": fleet.answer(number) for number in range(1, count + 1)}
-        read, inventory = seconds(lambda variables=variables: _plan.read("overlay", variables))
+        read, inventory = seconds(lambda variables=variables: _inventory.read("overlay", variables))
         taken, facts = seconds(
-            lambda answers=answers: {name: _plan.Facts.of(answer) for name, answer in answers.items()}
+            lambda answers=answers: {name: _facts.Facts.of(answer) for name, answer in answers.items()}
         )
         first, plan = seconds(lambda inventory=inventory, facts=facts: _plan.plan(inventory, None, facts))
         rendered, text = seconds(lambda plan=plan: _leases.render(plan.leases))

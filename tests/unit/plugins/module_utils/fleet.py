@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.podnet.overlay.plugins.module_utils._plan import Facts
+from ansible_collections.podnet.overlay.plugins.module_utils._facts import Facts
 
 
 def address(number: int) -> str:

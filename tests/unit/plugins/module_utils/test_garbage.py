@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _leases, _node, _plan
+from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _inventory, _leases, _node, _plan
 from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, describe
 from hypothesis import given
@@ -206,7 +206,7 @@ def take_inventory(hosts: Any) -> None:
     if not variables:
         return
     for known in (None, KNOWN):
-        inventory = _plan.read("overlay", variables)
+        inventory = _inventory.read("overlay", variables)
         judged = list(_plan.judge(inventory, known))
         plan = told(lambda inventory=inventory, known=known: _plan.plan(inventory, known, fleet.facts(len(variables))))
         if plan:
@@ -247,7 +247,7 @@ SOUND: dict[Callable[[Any], None], Any] = {
 
 def test_what_is_spoilt_here_is_sound() -> None:
     desired_state(DOCUMENT, "overlay")
-    inventory = _plan.read("overlay", {"node1": VARIABLES, "node2": SECOND})
+    inventory = _inventory.read("overlay", {"node1": VARIABLES, "node2": SECOND})
     assert not list(_plan.judge(inventory, KNOWN))
     assert len(_plan.plan(inventory, KNOWN, fleet.facts(2)).documents) == 2
 

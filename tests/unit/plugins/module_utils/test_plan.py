@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _plan
+from ansible_collections.podnet.overlay.plugins.module_utils import _facts, _inventory, _plan, _probes, _shares
 from ansible_collections.podnet.overlay.plugins.module_utils._leases import Lease, Leases, overlaps
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, of_type, parse
 from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand
@@ -19,7 +19,7 @@ from . import fleet
 
 
 def planned(variables: dict[str, dict[str, Any]], leases: Leases | None = None, facts: Any = None) -> _plan.Plan:
-    inventory = _plan.read("overlay", variables)
+    inventory = _inventory.read("overlay", variables)
     assert not list(_plan.judge(inventory, leases))
     return _plan.plan(inventory, leases, fleet.facts(len(variables)) if facts is None else facts)
 
@@ -103,7 +103,7 @@ def test_a_subnet_comes_from_variable_then_lease_then_host_then_the_first_free_o
         },
     )
     carries = {"network": "10.244.0.0/16", "subnet": "10.244.30.0/24", "pods": {"web": "10.244.30.7"}}
-    facts = {**fleet.facts(4), "node3": _plan.Facts.of(fleet.answer(3, carries=carries))}
+    facts = {**fleet.facts(4), "node3": _facts.Facts.of(fleet.answer(3, carries=carries))}
     plan = planned(variables, leases, facts)
     assert subnets(plan) == {
         "node1": "10.244.40.0/24",
@@ -129,14 +129,14 @@ def test_public_ip_comes_from_variable_interface_ansible_host_or_default_route(
 ) -> None:
     answer = fleet.answer(1)
     answer["addresses"].append({"interface": "eth0", "address": "192.0.2.1/24", "mtu": 1500})
-    plan = planned({"node1": own}, facts={"node1": _plan.Facts.of(answer)})
+    plan = planned({"node1": own}, facts={"node1": _facts.Facts.of(answer)})
     assert plan.leases.nodes["node1"].public_ip == expected
 
 
 def test_an_address_on_lo_has_the_mtu_of_the_default_route() -> None:
     answer = fleet.answer(1)
     answer["addresses"].append({"interface": "lo", "address": "192.0.2.1/32", "mtu": 65536})
-    plan = planned({"node1": {"overlay_public_ip": "192.0.2.1"}}, facts={"node1": _plan.Facts.of(answer)})
+    plan = planned({"node1": {"overlay_public_ip": "192.0.2.1"}}, facts={"node1": _facts.Facts.of(answer)})
     assert plan.mtus == {"node1": 1480}
 
 
@@ -165,7 +165,7 @@ def test_without_leases_every_host_has_to_answer() -> None:
 
 def test_a_lost_leases_file_renumbers_nobody() -> None:
     carried = {
-        f"node{number}": _plan.Facts.of(
+        f"node{number}": _facts.Facts.of(
             fleet.answer(
                 number,
                 carries={
@@ -227,8 +227,8 @@ def test_pods_get_names_and_a_resolver() -> None:
 
 
 def test_a_long_pod_name_has_a_short_interface() -> None:
-    assert _plan.veth_name(_plan.Pod("web")) == "veth-web"
-    assert _plan.veth_name(_plan.Pod("averyverylongpo")) == "veth5858db4b"
+    assert _inventory.Pod("web").interface == "veth-web"
+    assert _inventory.Pod("averyverylongpo").interface == "veth5858db4b"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_long_pod_name_has_a_short_interface() -> None:
     ],
 )
 def test_flannels_net_conf_is_taken(form: Any) -> None:
-    said = _plan.read("overlay", fleet.variables(1, overlay_net_conf=form)).settings
+    said = _inventory.read("overlay", fleet.variables(1, overlay_net_conf=form)).settings
     assert said
     assert (str(said.network), said.subnet_len, said.backend, said.direct_routing) == ("10.10.0.0/16", 26, "ipip", True)
 
@@ -247,13 +247,13 @@ def test_flannels_net_conf_is_taken(form: Any) -> None:
 def test_nodes_of_different_mtu_are_warned_of() -> None:
     answer = fleet.answer(2)
     answer["addresses"][1]["mtu"] = 1400
-    plan = planned(fleet.variables(2), facts={"node1": fleet.facts(1)["node1"], "node2": _plan.Facts.of(answer)})
+    plan = planned(fleet.variables(2), facts={"node1": fleet.facts(1)["node1"], "node2": _facts.Facts.of(answer)})
     assert "node2" in plan.warnings[0]
     assert "1380" in plan.warnings[0]
 
 
 def test_a_misspelt_variable_is_warned_of() -> None:
-    assert _plan.read("overlay", fleet.variables(1, overlay_netwrok="x")).warnings == (
+    assert _inventory.read("overlay", fleet.variables(1, overlay_netwrok="x")).warnings == (
         "node1: overlay_netwrok: is not read; do you mean overlay_network?",
     )
 
@@ -321,7 +321,7 @@ def test_a_misspelt_variable_is_warned_of() -> None:
 )
 def test_a_mistake_of_a_host_names_host_variable_and_value(own: dict[str, Any], line: str) -> None:
     variables = changed(fleet.variables(3), "node2", **own)
-    assert list(_plan.judge(_plan.read("overlay", variables), None)) == [line]
+    assert list(_plan.judge(_inventory.read("overlay", variables), None)) == [line]
 
 
 @pytest.mark.parametrize(
@@ -360,13 +360,13 @@ def test_a_mistake_of_a_host_names_host_variable_and_value(own: dict[str, Any], 
     ],
 )
 def test_a_mistake_of_the_group_names_variable_and_value(group: dict[str, Any], line: str) -> None:
-    assert list(_plan.judge(_plan.read("overlay", fleet.variables(3, **group)), None)) == [line]
+    assert list(_plan.judge(_inventory.read("overlay", fleet.variables(3, **group)), None)) == [line]
 
 
 @pytest.mark.parametrize(("network", "length"), [("10.244.0.0/29", 31), ("10.244.0.0/30", 32)])
 def test_a_small_network_needs_a_subnet_len(network: str, length: int) -> None:
     said = f"overlay: overlay_subnet_len (not set): {length} does not fit: a subnet of {network} has "
-    lines = list(_plan.judge(_plan.read("overlay", fleet.variables(1, overlay_network=network)), None))
+    lines = list(_plan.judge(_inventory.read("overlay", fleet.variables(1, overlay_network=network)), None))
     assert [line.startswith(said) for line in lines if "overlay_pods" not in line] == [True]
     own = {"node1": {"overlay_public_ip": "172.16.0.1", "overlay_network": network, "overlay_subnet_len": 30}}
     assert subnets(planned(own)) == {"node1": "10.244.0.0/30"}
@@ -377,7 +377,9 @@ def test_a_value_may_be_written_in_several_ways() -> None:
     variables = changed(variables, "node2", overlay_subnet_len="24", overlay_direct_routing="True")
     assert planned(variables).documents["node2"]["peers"]["direct_routing"] is True
     variables = changed(fleet.variables(3, overlay_bridge="br-a"), "node2", overlay_bridge="br-A")
-    assert next(_plan.judge(_plan.read("overlay", variables), None)).startswith("node2: overlay_bridge: 'br-A' differs")
+    assert next(_plan.judge(_inventory.read("overlay", variables), None)).startswith(
+        "node2: overlay_bridge: 'br-A' differs"
+    )
 
 
 LINK = {"name": "flannel.ipip", "owner": ""}
@@ -492,7 +494,7 @@ LINK = {"name": "flannel.ipip", "owner": ""}
 def test_a_mistake_of_a_host_is_found_before_any_is_changed(
     answer: dict[str, Any], group: dict[str, Any], line: str
 ) -> None:
-    facts = {**fleet.facts(3), "node2": _plan.Facts.of(fleet.answer(2, **answer))}
+    facts = {**fleet.facts(3), "node2": _facts.Facts.of(fleet.answer(2, **answer))}
     assert line in mistakes(fleet.variables(3, **group), facts=facts)
 
 
@@ -511,12 +513,12 @@ def test_obstacles_of_a_thousand_hosts_are_a_few_warnings() -> None:
     plan = planned(fleet.variables(1000, overlay_network="10.0.0.0/8"), facts=fleet.facts(1000, obstacles=[strict]))
     assert plan.warnings == ("node1, node2 and 998 others: strict; loosen",)
     each = {
-        f"node{number}": _plan.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": "x" * 999 + str(number)}]))
+        f"node{number}": _facts.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": "x" * 999 + str(number)}]))
         for number in range(1, 31)
     }
     assert max(map(len, planned(fleet.variables(30), facts=each).warnings)) < 400
     each = {
-        f"node{number}": _plan.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": f"chain{number}"}]))
+        f"node{number}": _facts.Facts.of(fleet.answer(number, obstacles=[{**strict, "what": f"chain{number}"}]))
         for number in range(1, 31)
     }
     warnings = planned(fleet.variables(30), facts=each).warnings
@@ -530,13 +532,13 @@ def test_the_overlays_own_things_are_not_in_the_way() -> None:
         "namespaces": [{"name": "web", "owner": "overlay"}],
         "routes": [{"dst": "10.244.0.0/24", "via": None, "dev": "cni0", "protocol": "kernel", "metric": 0}],
     }
-    planned(fleet.variables(1), facts={"node1": _plan.Facts.of(fleet.answer(1, **own))})
+    planned(fleet.variables(1), facts={"node1": _facts.Facts.of(fleet.answer(1, **own))})
 
 
 def test_a_network_on_the_host_must_not_be_the_pods() -> None:
     answer = fleet.answer(1, links=[{"name": "docker0", "owner": ""}])
     answer["addresses"].append({"interface": "docker0", "address": "10.244.3.1/24", "mtu": 1500})
-    lines = mistakes(fleet.variables(1), facts={"node1": _plan.Facts.of(answer)})
+    lines = mistakes(fleet.variables(1), facts={"node1": _facts.Facts.of(answer)})
     assert lines == [
         "node1: overlay_network: 10.244.0.0/16 overlaps 10.244.3.1/24 of the host's docker0; choose another network"
     ]
@@ -545,7 +547,7 @@ def test_a_network_on_the_host_must_not_be_the_pods() -> None:
 def test_host_gw_needs_one_subnet() -> None:
     answer = fleet.answer(3, addresses=[{"interface": "eth1", "address": "192.0.2.3/24", "mtu": 1500}])
     variables = changed(fleet.variables(3, overlay_backend="host-gw"), "node3", overlay_public_ip="192.0.2.3")
-    lines = mistakes(variables, facts={**fleet.facts(2), "node3": _plan.Facts.of(answer)})
+    lines = mistakes(variables, facts={**fleet.facts(2), "node3": _facts.Facts.of(answer)})
     assert lines == [
         (
             "node3: overlay_backend: host-gw needs all nodes on one subnet, and 192.0.2.3 is not on 172.16.0.0/12; "
@@ -567,7 +569,7 @@ def test_all_mistakes_come_at_once() -> None:
     )
     variables = changed(variables, "node2", overlay_subnet="10.0.0.0/33")
     variables = changed(variables, "node3", overlay_subnet="10.0.0.0/24")
-    found = [line[:22] for line in _plan.judge(_plan.read("overlay", variables), None)]
+    found = [line[:22] for line in _plan.judge(_inventory.read("overlay", variables), None)]
     assert found == [
         "overlay: overlay_mtu: ",
         "node1: overlay_public_",
@@ -607,8 +609,8 @@ def test_what_is_given_out_is_free_and_the_first(taken: list[tuple[int, int]], l
         str(index): IPv4Network((int(network[0]) + 256 * at, width), strict=False)
         for index, (at, width) in enumerate(taken)
     }
-    said = _plan.Settings(network, length)
-    given_out = _plan._allocate(said, [f"n{number}" for number in range(count)], held, ())
+    said = _inventory.Settings(network, length)
+    given_out = _shares.allocate(said, [f"n{number}" for number in range(count)], held, ())
     assert all(not subnet.overlaps(other) for subnet in given_out.values() for other in held.values())
     expected = [
         subnet
@@ -627,11 +629,11 @@ def test_a_sample_of_probes_has_every_node_on_both_sides(pods: list[int]) -> Non
         )
         for at, size in enumerate(pods)
     }
-    before, _plan.ALL_PAIRS = _plan.ALL_PAIRS, 50
+    before, _probes.ALL_PAIRS = _probes.ALL_PAIRS, 50
     try:
-        probes = _plan.probes(leases, leases)
+        probes = _probes.probes(leases, leases)
     finally:
-        _plan.ALL_PAIRS = before
+        _probes.ALL_PAIRS = before
     inhabited = {name for name, lease in leases.items() if lease.pods}
     targets = [(host, target["node"]) for host, items in probes.items() for item in items for target in item["targets"]]
     assert all(host != node for host, node in targets)
