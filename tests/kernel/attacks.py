@@ -1,0 +1,394 @@
+"""Packets that a guard has to stop, made by hand and sent at a node, and what arrives of them at a pod.
+
+    .venv/bin/python -m tests.kernel.attacks vxlan    # as root: the table of all of them, with the guard and without it
+
+By hand, because a lab machine has no Scapy, and because most of them are nothing that a library would make.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.kernel.hosts import Host
+from tests.kernel.overlays import NODES, TUNNELS, mac, overlay, vtep
+
+CLONE_NEWNET = 0x40000000
+ETH_P_ALL = 0x0003
+IPV4, ARP, VLAN = 0x0800, 0x0806, 0x8100
+ICMP, IPIP, UDP, MPLS = 1, 4, 17, 137
+VXLAN_PORT = 8472
+NODE1, NODE2, STRANGER, FRIEND = "198.51.100.11", "198.51.100.12", "198.51.100.99", "198.51.100.98"
+WEB1, DB1, WEB2, DB2 = "10.244.0.2", "10.244.0.3", "10.244.1.2", "10.244.1.3"
+GATEWAY = "10.244.0.1"
+SECOND_ADDRESS = "192.0.2.11"
+"""Another address of node1, as a host with several networks has."""
+OTHERS = {"stranger": STRANGER, "friend": FRIEND}
+TRUSTED = [{"address": FRIEND, "subnets": ["10.250.0.0/24"]}]
+LABEL = 100
+
+# ------------------------------------------------------------------------------------------------ packets
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ip(
+    src: str, dst: str, protocol: int, payload: bytes, *, options: bytes = b"", at: int = 0, more: bool = False
+) -> bytes:
+    """An IPv4 packet; *at* and *more* make it a fragment (offset in bytes)."""
+    words = 5 + len(options) // 4
+    fields = [0x40 | words, 0, 4 * words + len(payload), 0x4242, more << 13 | at // 8, 64, protocol, 0]
+    for _ in range(2):
+        header = struct.pack("!BBHHHBBH4s4s", *fields, socket.inet_aton(src), socket.inet_aton(dst)) + options
+        fields[-1] = _checksum(header)
+    return header + payload
+
+
+def udp(payload: bytes, port: int, source: int = 40000) -> bytes:
+    return struct.pack("!HHHH", source, port, 8 + len(payload), 0) + payload
+
+
+def frame(src: str, dst: str, kind: int, payload: bytes, *, tag: int | None = None) -> bytes:
+    """An Ethernet frame; with *tag* it is tagged for that VLAN (0 is a priority alone, which any host takes)."""
+    ends = bytes.fromhex((dst + src).replace(":", ""))
+    return ends + (b"" if tag is None else struct.pack("!HH", VLAN, tag)) + struct.pack("!H", kind) + payload
+
+
+def arp(sender_mac: str, sender: str, target_mac: str, target: str, token: bytes, *, reply: bool = True) -> bytes:
+    """ARP, with *token* behind it where Ethernet has its padding."""
+    macs = [bytes.fromhex(item.replace(":", "")) for item in (sender_mac, target_mac)]
+    ends = macs[0] + socket.inet_aton(sender) + macs[1] + socket.inet_aton(target)
+    return struct.pack("!HHBBH", 1, IPV4, 6, 4, 2 if reply else 1) + ends + token
+
+
+def fragments(packet: bytes, first: int = 8) -> list[bytes]:
+    """A packet without options in two, the first with *first* bytes: 8 hold a UDP header, and nothing that follows it."""
+    src, dst, payload = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20]), packet[20:]
+    return [
+        ip(src, dst, packet[9], payload[:first], more=True),
+        ip(src, dst, packet[9], payload[first:], at=first),
+    ]
+
+
+def wrapped(
+    backend: str,
+    src: str,
+    inner: bytes,
+    *,
+    dst: str = NODE1,
+    options: bytes = b"",
+    vni: int = 1,
+    tag: int | None = None,
+    subnet: str = NODES["node1"]["subnet"],
+) -> bytes:
+    """*inner* in the tunnel's packet from *src* to *dst*, the node of *subnet*."""
+    if backend == "ipip":
+        return ip(src, dst, IPIP, inner, options=options)
+    inside = frame("0e:58:0a:f4:07:00", vtep(subnet), IPV4, inner, tag=tag)
+    return ip(src, dst, UDP, udp(struct.pack("!II", 1 << 27, vni << 8) + inside, VXLAN_PORT), options=options)
+
+
+_TOKENS = itertools.count()
+
+
+def token() -> bytes:
+    """What is in one packet only."""
+    return b"podnet.overlay.%d.%d." % (os.getpid(), next(_TOKENS))
+
+
+# ------------------------------------------------------------------------------------------------ sending and counting
+
+
+def socket_in(host: Host, namespace: str, *kind: int) -> socket.socket:
+    """A socket of a namespace of *host*: a socket stays where it was made, and a thread of its own can go there."""
+    path = f"/proc/{host.pid}/root/run/netns/{namespace}" if namespace else f"/proc/{host.pid}/ns/net"
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        assert ctypes.CDLL(None).setns(descriptor, CLONE_NEWNET) == 0
+        os.close(descriptor)
+        made.append(socket.socket(*kind))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def send(host: Host, packets: Sequence[bytes], namespace: str = "") -> None:
+    """Send IPv4 packets as they are; the kernel finds the way, and no source is too wrong for it."""
+    with socket_in(host, namespace, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for packet in packets:
+            raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+
+def send_frames(host: Host, frames: Sequence[bytes], namespace: str, interface: str = "eth0") -> None:
+    with socket_in(host, namespace, socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind((interface, 0))
+        for item in frames:
+            raw.send(item)
+
+
+@contextmanager
+def listening(host: Host, namespace: str) -> Iterator[Callable[[bytes, bytes], int]]:
+    """Hear a pod's eth0: call for how many frames with *mark* come for it (or for all) before one with *last*."""
+    with socket_in(host, namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as raw:
+        raw.bind(("eth0", ETH_P_ALL))
+        raw.settimeout(10)
+
+        def count(mark: bytes, last: bytes) -> int:
+            marked = 0
+            while True:
+                data, (_interface, _protocol, kind, *_rest) = raw.recvfrom(65536)
+                if kind in (socket.PACKET_HOST, socket.PACKET_BROADCAST, socket.PACKET_MULTICAST):
+                    if last in data:
+                        return marked
+                    marked += mark in data
+
+        yield count
+
+
+# ------------------------------------------------------------------------------------------------ the guard
+
+
+def tables(host: Host) -> list[str]:
+    """The families in which our table stands."""
+    listed = [item["table"] for item in host.json("nft -j list tables")["nftables"] if "table" in item]
+    return [item["family"] for item in listed if item["name"] == "podnet_overlay"]
+
+
+def drops(host: Host) -> dict[str, int]:
+    """The packets that each dropping rule of ours has counted, by the rule's comment."""
+    found: dict[str, int] = {}
+    for family in tables(host):
+        for item in host.json(f"nft -j list table {family} podnet_overlay")["nftables"]:
+            rule = item.get("rule", {})
+            words = {key: value for part in rule.get("expr", []) for key, value in part.items()}
+            if "drop" in words and "counter" in words:
+                comment = rule["comment"].removeprefix("podnet.overlay:overlay ")
+                found[comment] = found.get(comment, 0) + words["counter"]["packets"]
+    return found
+
+
+@contextmanager
+def unguarded(host: Host) -> Iterator[None]:
+    """Take our tables off the packets' way for a while; all else stays."""
+    ours = tables(host)
+    assert ours
+    host.sh(";".join(f"nft 'add table {family} podnet_overlay {{ flags dormant; }}'" for family in ours))
+    try:
+        yield
+    finally:
+        host.sh(";".join(f"nft 'add table {family} podnet_overlay'" for family in ours))
+
+
+# ------------------------------------------------------------------------------------------------ the attacks
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Packets with ``%TOKEN%`` in them, who sends them, and the pod at which they are counted."""
+
+    name: str
+    packets: Sequence[bytes]
+    sender: tuple[str, str] = ("stranger", "")
+    pod: tuple[str, str] = ("node1", "web")
+    node: str = "node1"
+    """Whose guard has to stop it."""
+    frames: bool = False
+    """They are frames of the sender's eth0."""
+
+
+TOKEN = b"%TOKEN%" + b"." * 32
+RECORD_ROUTE = bytes((7, 7, 4, 0, 0, 0, 0, 1))
+
+
+def inner(src: str, dst: str = WEB1, *, options: bytes = b"") -> bytes:
+    """What the attacker wants to arrive."""
+    return ip(src, dst, UDP, udp(TOKEN, 9999), options=options)
+
+
+def from_outside(backend: str) -> Iterator[Attack]:
+    """From a machine of the underlay that is no member."""
+
+    def around(src: str, packet: bytes, **options: object) -> bytes:
+        return wrapped(backend, src, packet, **options)  # type: ignore[arg-type]
+
+    tunnelled = backend if backend != "ipip" else "IPIP"
+    own, member = f"{tunnelled}, own outer source", f"{tunnelled}, a member's outer source"
+    sources = {
+        "a pod of another node": WEB2,
+        "a pod of this node": DB1,
+        "the node itself": NODE1,
+        "another node": NODE2,
+        "loopback": "127.0.0.1",
+    }
+    for what, source in sources.items():
+        yield Attack(f"{own}, inner source {what}", [around(STRANGER, inner(source))])
+    nested = around(NODE2, inner(WEB2))
+    yield Attack(f"{own}, nested", [around(STRANGER, nested)])
+    yield Attack(f"{own}, outer in fragments", fragments(around(STRANGER, inner(WEB2))))
+    yield Attack(f"{own}, outer with IPv4 options", [around(STRANGER, inner(WEB2), options=RECORD_ROUTE)])
+    yield Attack(f"{own}, inner source of a trusted one", [around(STRANGER, inner("10.250.0.9"))])
+    if backend == "vxlan":
+        yield Attack(f"{own}, to another address of the node", [around(STRANGER, inner(WEB2), dst=SECOND_ADDRESS)])
+        yield Attack(f"{own}, to the broadcast address", [around(STRANGER, inner(WEB2), dst="198.51.100.255")])
+        yield Attack(f"{own}, inner frame tagged", [around(STRANGER, inner(WEB2), tag=0)])
+    sources.pop("a pod of another node")
+    sources |= {"a subnet of nobody": "10.244.7.9", "somewhere else": "192.0.2.9", "a trusted one": "10.250.0.9"}
+    for what, source in sources.items():
+        yield Attack(f"{member}, inner source {what}", [around(NODE2, inner(source))])
+    yield Attack(f"{member}, nested", [around(NODE2, around(WEB2, inner(DB1)))])
+    yield Attack(f"{member}, outer in fragments", fragments(around(NODE2, inner(DB1))))
+    yield Attack(f"{member}, outer with IPv4 options", [around(NODE2, inner(DB1), options=RECORD_ROUTE)])
+    yield Attack(f"{member}, inner with IPv4 options", [around(NODE2, inner(DB1, options=RECORD_ROUTE))])
+    yield Attack(f"{member}, inner in fragments", [around(NODE2, part) for part in fragments(inner(DB1))])
+    if backend == "vxlan":
+        yield Attack(f"{member}, inner frame tagged", [around(NODE2, inner(DB1), tag=0)])
+    yield Attack(
+        f"{tunnelled}, a trusted source, inner source a pod",
+        [around(FRIEND, inner(WEB2))],
+        ("friend", ""),
+    )
+    if backend == "ipip":
+        label = struct.pack("!I", LABEL << 12 | 1 << 8 | 64)
+        yield Attack("MPLS in IP, own outer source", [ip(STRANGER, NODE1, MPLS, label + inner(WEB2))])
+        yield Attack("MPLS in IP, a member's outer source", [ip(NODE2, NODE1, MPLS, label + inner(WEB2))])
+
+
+def from_a_pod(backend: str) -> Iterator[Attack]:
+    """From web of node1, to its own node and to node2, which takes what comes from node1."""
+    sender = ("node1", "web")
+    tunnelled = backend if backend != "ipip" else "IPIP"
+    for what, packet in (
+        ("own outer source", wrapped(backend, WEB1, inner(DB2, DB1))),
+        ("a member's outer source", wrapped(backend, NODE2, inner(DB2, DB1))),
+    ):
+        yield Attack(f"{tunnelled} from a pod to its node, {what}", [packet], sender, ("node1", "db"))
+    if backend == "vxlan":
+        at_the_gateway = wrapped(backend, WEB1, inner(DB2, DB1), dst=GATEWAY)
+        yield Attack(f"{tunnelled} from a pod to its gateway", [at_the_gateway], sender, ("node1", "db"))
+    there = wrapped(backend, WEB1, inner(DB1, DB2), dst=NODE2, subnet=NODES["node2"]["subnet"])
+    yield Attack(f"{tunnelled} from a pod to another node", [there], sender, ("node2", "db"))
+    yield Attack(f"{tunnelled} from a pod to another node, in fragments", fragments(there), sender, ("node2", "db"))
+
+
+def spoofed() -> Iterator[Attack]:
+    """From web of node1, as if it were another."""
+    sender, near, far = ("node1", "web"), ("node1", "db"), ("node2", "db")
+    own, other, gateway, everybody = mac(WEB1), mac(DB1), mac(GATEWAY), "ff:ff:ff:ff:ff:ff"
+
+    def one(name: str, pod: tuple[str, str], *content: object, **more: int) -> Attack:
+        return Attack(f"a pod sends {name}", [frame(*content, **more)], sender, pod, frames=True)  # type: ignore[arg-type]
+
+    yield one("from another pod's address, to another node", far, own, gateway, IPV4, inner(DB1, DB2))
+    yield one("from another pod's address, tagged", far, own, gateway, IPV4, inner(DB1, DB2), tag=0)
+    yield one("from an address of another node", far, own, gateway, IPV4, inner(WEB2, DB2))
+    yield one("from an address of the subnet that is free", far, own, gateway, IPV4, inner("10.244.0.77", DB2))
+    yield one("from the gateway's address, to its neighbour", near, own, other, IPV4, inner(GATEWAY, DB1))
+    yield one("from another MAC, to its neighbour", near, "0a:58:0a:f4:00:4d", other, IPV4, inner(WEB1, DB1))
+    yield one("from the gateway's MAC, to all", near, gateway, everybody, IPV4, inner(WEB1, "10.244.0.255"))
+    claim = arp(own, GATEWAY, other, DB1, TOKEN)
+    yield one("ARP: it is the gateway", near, own, other, ARP, claim)
+    yield one("ARP: it is the gateway, tagged", near, own, other, ARP, claim, tag=0)
+    yield one("ARP: it is the gateway, to all", near, own, everybody, ARP, arp(own, GATEWAY, own, GATEWAY, TOKEN))
+    asks = arp(own, GATEWAY, everybody, DB1, TOKEN, reply=False)
+    yield one("ARP: it asks as the gateway", near, own, everybody, ARP, asks)
+    its = arp("0a:58:0a:f4:00:4d", WEB1, other, DB1, TOKEN)
+    yield one("ARP: its address is at another MAC", near, own, other, ARP, its)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What arrived at the pod, and which rule counted how many."""
+
+    without: int
+    guarded: int
+    dropped: Mapping[str, int]
+
+
+def arrived(hosts: Mapping[str, Host], attack: Attack) -> int:
+    """How many packets of *attack* come to its pod, before a sound packet sent after them does."""
+    mark, last = token(), token()
+    node, pod = attack.pod
+    target = NODES[node]["pods"][pod]
+    other = next(name for name in NODES if name != node)
+    with listening(hosts[node], pod) as count:
+        padded = mark.ljust(len(TOKEN), b".")
+        packets = [packet.replace(TOKEN, padded) for packet in attack.packets]  # no checksum is over it
+        sender, namespace = attack.sender
+        (send_frames if attack.frames else send)(hosts[sender], packets, namespace)
+        send(hosts[other], [ip(NODES[other]["pods"]["web"], target, UDP, udp(last, 9999))], "web")
+        return count(mark, last)
+
+
+def outcome(hosts: Mapping[str, Host], attack: Attack) -> Outcome:
+    """Try *attack* without its node's guard, and then with it."""
+    guard = hosts[attack.node]
+    with unguarded(guard):
+        without = arrived(hosts, attack)
+    before = drops(guard)
+    guarded = arrived(hosts, attack)
+    counted = {name: count - before.get(name, 0) for name, count in drops(guard).items()}
+    return Outcome(without, guarded, {name: count for name, count in counted.items() if count})
+
+
+LENIENT = (
+    "for conf in /proc/sys/net/ipv4/conf/*; do echo 1 >$conf/accept_local; echo 1 >$conf/route_localnet; done;"
+    "nft 'add table ip foreign; add chain ip foreign nat { type nat hook postrouting priority 100; };"
+    "add rule ip foreign nat ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade'"
+)
+"""No help from the kernel, as where keepalived wants accept_local and kube-proxy route_localnet; and somebody's masquerade,
+which makes a packet from a pod one from its node."""
+MPLS_ROUTER = (
+    "modprobe mpls_router; sysctl -qw net.mpls.platform_labels=1000; echo 1 >/proc/sys/net/mpls/conf/flannel.ipip/input;"
+    f"ip -f mpls route add {LABEL} via inet {WEB1} dev cni0"
+)
+
+
+@contextmanager
+def target(backend: str, **firewall: object) -> Iterator[dict[str, Host]]:
+    """Two nodes on a segment with two machines that are no members, one of them trusted; the nodes refuse nothing themselves."""
+    with overlay(
+        backend, firewall={"trusted_sources": TRUSTED if TUNNELS[backend] else [], **firewall}, others=OTHERS
+    ) as hosts:
+        for name in NODES:
+            hosts[name].sh(LENIENT)
+        hosts["node1"].sh(f"ip addr add {SECOND_ADDRESS}/32 dev eth1")
+        if backend == "ipip":
+            hosts["node1"].sh(MPLS_ROUTER)
+        for name in OTHERS:
+            hosts[name].sh(f"ip route add {SECOND_ADDRESS} via {NODE1}; ping -c 1 -w 5 {SECOND_ADDRESS}")
+        yield hosts
+
+
+def main(backend: str) -> None:
+    """Print what arrives of every attack."""
+    rows = [("packet", "without guard", "with guard", "dropped (counter)")]
+    with target(backend) as hosts:
+        for attack in [*from_outside(backend), *from_a_pod(backend), *spoofed()]:
+            seen = outcome(hosts, attack)
+            rules = "; ".join(f"{count}: {name}" for name, count in seen.dropped.items())
+            rows.append((attack.name, str(seen.without), str(seen.guarded), rules))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
