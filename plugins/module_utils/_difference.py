@@ -18,8 +18,10 @@ from typing import Any
 
 from ._model import (
     OVERLAY_PROTOCOL,
+    Accept,
     Address,
     Bridge,
+    File,
     Firewall,
     ForwardingEntry,
     Ipip,
@@ -45,6 +47,7 @@ CREATION_ORDER: tuple[type, ...] = (
     Namespace,
     NamespaceFile,
     Firewall,
+    Accept,
     Sysctl,
     SysctlLine,
     Link,
@@ -52,8 +55,11 @@ CREATION_ORDER: tuple[type, ...] = (
     Neighbour,
     ForwardingEntry,
     Route,
+    File,
 )
-"""A guard is in place before its tunnel is up, and a route comes after all that it needs. Deletion is the reverse."""
+"""A guard is in place before its tunnel is up, and a route comes after all that it needs. Deletion is the reverse.
+
+Files come last: who reads them (a container runtime) finds a network that is there."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +344,7 @@ def _goes_with_its_address(item: Object, desired: State, observed: State, owned:
 
 def _foreign(wanted: Object, present: Object, owner: str, adopt: bool) -> bool:
     """Whether *present*, which is not the document's, keeps *wanted* from being there."""
-    if not isinstance(wanted, (Link, Namespace, Route, Firewall)) or wanted == present:
+    if not isinstance(wanted, (Link, Namespace, Route, Firewall, File)) or wanted == present:
         return False
     if isinstance(wanted, Link) and isinstance(present, Link) and wanted.external and not wanted.master:
         return bool(wanted.kind and not owner) and (wanted.kind != present.kind or bool(present.owner))
@@ -400,7 +406,9 @@ def missing(desired: State, observed: State) -> list[str]:
 def _name(item: Object) -> str:
     if isinstance(item, Link):
         return "link %s%s" % (item.name, " in namespace %s" % item.namespace if item.namespace else "")
-    return "nftables table inet podnet_overlay" if isinstance(item, Firewall) else describe(item)
+    if isinstance(item, File):
+        return "file %s" % item.path
+    return "nftables table podnet_overlay" if isinstance(item, Firewall) else describe(item)
 
 
 def _whose(wanted: Object, item: Object) -> str:
@@ -441,6 +449,8 @@ def _remedy(wanted: Object, item: Object, owner: str) -> str:
     if getattr(item, "owner", ""):
         return "change it through that document, or tear that one down"
     if isinstance(item, Route):
+        return "remove it, or take it over with adopt: true"
+    if isinstance(item, (File, Firewall)):
         return "remove it, or take it over with adopt: true"
     if owner and getattr(wanted, "kind", "") == getattr(item, "kind", ""):
         return "remove it, choose another name, or take it over with adopt: true"

@@ -20,11 +20,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from . import _firewall, _foreign
 from ._difference import Operation, conflicts, difference, missing
 from ._kernel import Kernel, KernelError, write_atomically
 from ._model import (
     OVERLAY_PROTOCOL,
     Address,
+    File,
     Firewall,
     ForwardingEntry,
     Ipip,
@@ -48,7 +50,7 @@ from ._model import (
     render,
     state_of,
 )
-from ._peers import expand
+from ._peers import expand, others
 
 STATE_FOLDER = "/var/lib/podnet-overlay"
 STATE_VERSION = 1
@@ -81,13 +83,16 @@ class Result:
 
 
 def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
-    """A line for the first of each pair; where only the owner differs, it says that."""
-    lines = []
+    """A line for the first of each pair; where only the owner differs, it says that. Of the firewall what differs."""
+    lines, rules = [], []
     for item, other in pairs:
-        if item is not None:
+        if isinstance(item, Firewall):
+            known = set(_firewall.lines(other)) if isinstance(other, Firewall) else set()
+            rules += ["firewall %s\n" % line for line in _firewall.lines(item) if line not in known]
+        elif item is not None:
             same = other is not None and describe(item) == describe(other)
             lines.append(describe(item) + (" of %s" % (getattr(item, "owner", "") or "nobody") if same else "") + "\n")
-    return "".join(sorted(lines))
+    return "".join([*sorted(lines), *rules])
 
 
 # ------------------------------------------------------------------------------------------------ saved state
@@ -241,10 +246,26 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
     Raises:
         Mistakes: all that is wrong with it.
     """
-    desired = parse(document, owner, namespace)
-    clause = document.get("peers")
+    mistakes: list[str] = []
+
+    def collected(state: State, work: Callable[[], State]) -> State:
+        try:
+            return work()
+        except Mistakes as error:
+            mistakes.extend(error.lines)
+            return state
+
+    desired = collected({}, lambda: parse(document, owner, namespace))
+    clause, wall = document.get("peers"), document.get("firewall")
     table = clause.get("table") or {} if isinstance(clause, Mapping) else {}
-    return expand(desired, clause, table, namespace) if clause else desired
+    if clause:
+        desired = collected(desired, lambda: expand(desired, clause, table, namespace))
+    if wall:
+        peers = others(clause, table) if clause and not mistakes else {}
+        desired = collected(desired, lambda: {**desired, **state_of([_firewall.desired(wall, owner, peers)])})
+    if mistakes:
+        raise Mistakes(mistakes)
+    return desired
 
 
 # ------------------------------------------------------------------------------------------------ converging
@@ -284,6 +305,7 @@ def converge(
         observed = _observe(kernel, desired, owner, saved, absent)
         if further is not None:
             desired = {**desired, **further(observed)}
+        desired = {**desired, **_as_kernel_has_it(kernel, desired, check), **_accepts(document, owner)}
         owned = _ownership(owner, saved, observed)
         mistakes = conflicts(desired, observed, owner, owned, adopt, absent)
         mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
@@ -301,6 +323,33 @@ def converge(
         if not check:
             _carry_out(kernel, operations, owner, saved, document, desired)
         return Result(tuple(operations), pending)
+
+
+def _as_kernel_has_it(kernel: Kernel, desired: State, check: bool) -> State:
+    """The firewall as this host's nft prints it, which also proves that it can be made here.
+
+    A host that lacks nft is given it before a run, but not before check mode.
+    """
+    if check and not kernel.has_nft():
+        return {}
+    return state_of([kernel.as_listed(wall) for wall in of_type(desired, Firewall)])
+
+
+def _accepts(document: Mapping[str, Any] | None, owner: str) -> State:
+    """What other programs' firewalls have to let pass, of those that are in force here."""
+    raw = (document or {}).get("firewall")
+    if not raw or "nft" in raw or not raw.get("network"):
+        return {}
+    clause = _firewall.read(raw)
+    words: dict[str, Any] = {
+        "network": clause.network,
+        "bridge": clause.bridge,
+        "tunnel": clause.tunnel,
+        "backend": clause.backend,
+        "port": clause.port,
+        "peers": clause.nodes,
+    }
+    return state_of([_foreign.wanted(program, owner, **words) for program in _foreign.active()])
 
 
 def _carry_out(
@@ -395,12 +444,12 @@ def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, ab
     for item in of_type(desired, Namespace):
         if item.pid is not None and item.key in observed and kernel.is_namespace_of(item.name, item.pid):
             observed[item.key] = replace(observed[item.key], pid=item.pid)  # type: ignore[type-var]
-    lines = [
-        kernel.sysctl_line(item.path, item.name)
-        for item in (*desired.values(), *absent)
-        if isinstance(item, SysctlLine)
+    kept = [*desired.values(), *(saved.desired.values() if saved else ())]
+    found = [
+        *(kernel.file(item.path) for item in kept if isinstance(item, File)),
+        *(kernel.sysctl_line(item.path, item.name) for item in (*kept, *absent) if isinstance(item, SysctlLine)),
     ]
-    return {**observed, **state_of([line for line in lines if line])}
+    return {**observed, **state_of([item for item in found if item])}
 
 
 def _places(objects: Any) -> set[str]:
@@ -472,6 +521,8 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
             return owns_route(item)
         if isinstance(item, (Address, Neighbour, ForwardingEntry)):
             return ("link", item.namespace, item.dev) in links
+        if isinstance(item, File):
+            return item.key in named
         if isinstance(item, NamespaceFile):
             return item.namespace in namespaces and item.key in named
         if isinstance(item, Sysctl):
@@ -499,7 +550,10 @@ def inventory(owner: str) -> dict[str, Any]:
         for key in _references(mine) - set(mine):
             if key in observed:
                 mine[key] = Link(key[1], key[2], external=True)
-        return render(mine, owner)
+        document = render(mine, owner)
+        for wall in of_type(mine, Firewall):
+            document["firewall"] = {"nft": _firewall.verbatim(wall)}
+        return document
 
 
 def _references(state: State) -> set[Key]:

@@ -20,24 +20,28 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import _netns
+from . import _conntrack, _firewall, _foreign, _netns
 from ._difference import Operation
 from ._model import (
     ALIAS_PREFIX,
     ROUTE_TYPES,
     SCOPES,
+    Accept,
     Address,
     Bridge,
+    File,
     Firewall,
     ForwardingEntry,
     Ipip,
@@ -59,7 +63,6 @@ from ._netns import FOLDER as NETNS_FOLDER
 from ._netns import inside, loopback_alias
 
 NETNS_FILES = "/etc/netns"
-FIREWALL_TABLE = "podnet_overlay"
 
 
 class MissingLibrary(RuntimeError):
@@ -425,7 +428,9 @@ class Kernel:
         self._writers: dict[type, Callable[[Operation, Any], list[Failure]]] = {
             Namespace: self._write_namespace,
             NamespaceFile: self._write_file,
+            File: self._write_whole_file,
             Firewall: self._write_firewall,
+            Accept: self._write_accept,
             Sysctl: self._write_sysctl,
             SysctlLine: self._write_sysctl_line,
             Link: self._write_link,
@@ -493,7 +498,8 @@ class Kernel:
                 found += self._neighbours(name, names[name])
                 found += self._forwarding(name, names[name])
         if firewall:
-            found += read_firewall()
+            found += [wall for wall in [read_firewall()] if wall]
+            found += _foreign.read()
         state: State = {}
         for item in found:
             state.setdefault(item.key, item)  # of several routes to one place the kernel takes the first
@@ -660,6 +666,43 @@ class Kernel:
         return Sysctl(namespace, name, " ".join(text.split()))
 
     @staticmethod
+    def has_nft() -> bool:
+        """Whether nft is installed."""
+        return shutil.which("nft") is not None
+
+    @staticmethod
+    def as_listed(wall: Firewall) -> Firewall:
+        """The tables as this host's nft prints them, found out in a network namespace that ends with this call.
+
+        Each version of nft has its own way to write a rule, so what is desired and what is there are both taken from it.
+
+        Raises:
+            KernelError: nft or the kernel refuses them.
+        """
+
+        def tried() -> Any:
+            _nft(_firewall.commands(None, wall))
+            return _nft(None, "list", "ruleset")
+
+        try:
+            found = _firewall.listed(inside(None, tried)["nftables"])
+        except FileNotFoundError:
+            raise KernelError(
+                None, Failure(errno.ENOENT, "nft is not installed: install the package nftables")
+            ) from None
+        return replace(found, owner=wall.owner) if found else wall
+
+    @staticmethod
+    def file(path: str) -> File | None:
+        """A file with its text, or None where there is none."""
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            open(path, encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            return File(path, file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        return None
+
+    @staticmethod
     def sysctl_line(path: str, name: str) -> SysctlLine | None:
         """What a file such as those of sysctl.d(5) says of a sysctl: the last of its lines counts."""
         values = [value for key, value in map(_sysctl_setting, _lines_of(path)) if key == name]
@@ -792,7 +835,23 @@ class Kernel:
         return []
 
     def _write_firewall(self, operation: Operation, _item: Firewall) -> list[Failure]:
-        _nft({"nftables": list(firewall_commands(operation.before, operation.after))})  # type: ignore[arg-type]
+        before, after = operation.before, operation.after
+        _nft(_firewall.commands(before, after))  # type: ignore[arg-type]
+        old, new = _firewall.udp_mappings(before), _firewall.udp_mappings(after)  # type: ignore[arg-type]
+        if old != new:  # else a flow sticks to the mapping that it began with
+            _conntrack.forget_udp({(address, port) for address, port, _rule in old ^ new})
+        return []
+
+    def _write_accept(self, operation: Operation, _item: Accept) -> list[Failure]:
+        _foreign.write(operation.before, operation.after)  # type: ignore[arg-type]
+        return []
+
+    def _write_whole_file(self, operation: Operation, item: File) -> list[Failure]:
+        if operation.after is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(item.path)
+        else:
+            write_atomically(item.path, item.content, item.mode)
         return []
 
     def _write_sysctl(self, operation: Operation, _item: Sysctl) -> list[Failure]:
@@ -1095,122 +1154,40 @@ def _opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-# ------------------------------------------------------------------------------------------------ the firewall table
+# ------------------------------------------------------------------------------------------------ nft
 
 
-def firewall_rules(wall: Firewall) -> list[dict[str, Any]]:
-    """The guard as nft's JSON has it with ``-n``: every packet of the tunnel's protocol from no peer is counted and dropped."""
-
-    def match(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
-        return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
-
-    tunnelled = match("udp", "dport", wall.port)
-    if wall.backend == "ipip":  # and MPLS in IP, which a device of mode any takes too
-        tunnelled = match("ip", "protocol", {"set": [4, 137]})
-    expressions = [
-        match("ip", "daddr", wall.local),
-        tunnelled,
-        match("ip", "saddr", "@peers", "!="),
-        {"counter": None},
-        {"drop": None},
-    ]
-    return [
-        {
-            "family": "inet",
-            "table": FIREWALL_TABLE,
-            "chain": "guard",
-            "expr": expressions,
-            "comment": "%s%s %s to %s only from peers" % (ALIAS_PREFIX, wall.owner, wall.backend, wall.local),
-        }
-    ]
+def read_firewall() -> Firewall | None:
+    """Our tables as they are in the kernel."""
+    listing: list[Mapping[str, Any]] = []
+    for family in _firewall.FAMILIES:
+        with contextlib.suppress(FileNotFoundError):
+            listing += _nft(None, "list", "table", family, _firewall.TABLE).get("nftables", ())
+    return _firewall.listed(listing)
 
 
-def firewall_commands(before: Firewall | None, after: Firewall | None) -> Iterator[dict[str, Any]]:
-    """nft's JSON commands from one guard to another, one transaction: a changed peer costs one element of the set."""
-    table = {"family": "inet", "name": FIREWALL_TABLE}
-    if after is None:
-        yield {"delete": {"table": table}}
-        return
-    if before is not None and before.intact and firewall_rules(before) == firewall_rules(after):
-        for verb, elements in (
-            ("add", set(after.peers) - set(before.peers)),
-            ("delete", set(before.peers) - set(after.peers)),
-        ):
-            if elements:
-                yield {
-                    verb: {
-                        "element": {
-                            "family": "inet",
-                            "table": FIREWALL_TABLE,
-                            "name": "peers",
-                            "elem": sorted(elements),
-                        }
-                    }
-                }
-        return
-    yield {"add": {"table": table}}
-    yield {"delete": {"table": table}}
-    yield {"add": {"table": table}}
-    peers: dict[str, Any] = {"family": "inet", "table": FIREWALL_TABLE, "name": "peers", "type": "ipv4_addr"}
-    yield {"add": {"set": {**peers, "elem": list(after.peers)} if after.peers else peers}}
-    yield {"add": {"chain": dict(_GUARD_CHAIN)}}
-    for rule in firewall_rules(after):
-        yield {"add": {"rule": rule}}
+def _nft(commands: Sequence[Mapping[str, Any]] | None, *arguments: str) -> Any:
+    """Run nft with JSON in and out; an empty answer where a listed table is not there.
 
-
-_GUARD_CHAIN = {
-    "family": "inet",
-    "table": FIREWALL_TABLE,
-    "name": "guard",
-    "type": "filter",
-    "hook": "input",
-    "prio": -10,
-    "policy": "accept",
-}
-
-
-def read_firewall() -> Iterator[Firewall]:
-    """Our table as it is in the kernel. A table of our name without our comment has no owner."""
-    try:
-        answer = _nft(None, "list", "table", "inet", FIREWALL_TABLE)
-    except FileNotFoundError:
-        return
-    if answer:
-        yield parse_firewall(answer["nftables"])
-
-
-def parse_firewall(listing: Sequence[Mapping[str, Any]]) -> Firewall:
-    """A listing of nft as a ``Firewall``."""
-    rules = [_without(item["rule"], "handle", "index") for item in listing if "rule" in item]
-    chains = [_without(item["chain"], "handle") for item in listing if "chain" in item]
-    elements = [item["set"].get("elem", []) for item in listing if "set" in item and item["set"]["name"] == "peers"]
-    for rule in rules:
-        rule["expr"] = [{"counter": None} if "counter" in part else part for part in rule["expr"]]
-    comment = next((rule["comment"] for rule in rules if rule.get("comment", "").startswith(ALIAS_PREFIX)), "")
-    owner = comment[len(ALIAS_PREFIX) :].partition(" ")[0]
-    rights = [part["match"]["right"] for part in (rules[0]["expr"] if rules else []) if "match" in part]
-    local = next((right for right in rights if isinstance(right, str) and not right.startswith("@")), "0.0.0.0")
-    port = next((right for right in rights if isinstance(right, int)), 0)
-    peers = tuple(sorted(peer for peer in (elements[0] if elements else []) if isinstance(peer, str)))
-    wall = Firewall(local, "vxlan" if port else "ipip", peers, port, owner)
-    whole = rules == firewall_rules(wall) and chains == [_GUARD_CHAIN] and len(elements) == 1
-    return Firewall(local, wall.backend, peers, port, owner, whole)
-
-
-def _without(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key not in keys}
-
-
-def _nft(commands: Mapping[str, Any] | None, *arguments: str) -> Any:
-    """Run nft with JSON in and out; an empty answer where a listed table is not there."""
-    words = ["nft", "-n", "-j", *(arguments or ("-f", "-"))]
-    answer = subprocess.run(
-        words, input=json.dumps(commands) if commands else None, capture_output=True, text=True, check=False
-    )
+    Raises:
+        FileNotFoundError: nft is not installed.
+        KernelError: nft's own words.
+    """
+    words = ["nft", "-j", *(arguments or ("-f", "-"))]  # with -n 1.0.6 swaps the bytes of EtherTypes
+    text = json.dumps({"nftables": commands}) if commands is not None else None
+    answer = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
     if answer.returncode == 0:
         return json.loads(answer.stdout) if answer.stdout.strip() else {}
     if arguments and "No such file or directory" in answer.stderr:
         return {}
-    text = " ".join(answer.stderr.split())
-    code = errno.EPERM if "not permitted" in text else errno.EOPNOTSUPP if "not supported" in text else errno.EINVAL
-    raise KernelError(None, Failure(code, "nft: %s" % text))
+    reason = " ".join(answer.stderr.split())
+    code, remedy = next(((code, remedy) for sign, code, remedy in _NFT_REFUSALS if sign in reason), (errno.EINVAL, ""))
+    raise KernelError(None, Failure(code, "nft: %s%s" % (reason, remedy)))
+
+
+_NFT_REFUSALS = (
+    ("JSON support not compiled", errno.EOPNOTSUPP, ". Install the distribution's nftables, which has it"),
+    ("netlink socket", errno.EPROTONOSUPPORT, ". This kernel has no nftables (CONFIG_NF_TABLES)"),
+    ("not permitted", errno.EPERM, ""),
+    ("not supported", errno.EOPNOTSUPP, ". This kernel lacks a part of nftables: load or install its nft_ modules"),
+)

@@ -277,18 +277,28 @@ class SysctlLine:
 
 
 @dataclass(frozen=True)
-class Firewall:
-    """The guard: tunnelled packets to ``local`` are taken from ``peers`` only. ``port`` is vxlan's UDP port.
+class File:
+    """A file on the host, whole. ``mode`` is its permissions."""
 
-    ``intact`` is False for a table that is ours and does not hold the rules that it should.
+    path: str
+    content: str
+    mode: int = 0o644
+
+    @property
+    def key(self) -> Key:
+        return ("path", self.path)
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """The tables ``inet`` and ``bridge podnet_overlay``, in nft's JSON as text.
+
+    ``objects`` are tables, chains, sets and rules, ``elements`` those of the sets: family, set and element.
     """
 
-    local: str
-    backend: str
-    peers: tuple[str, ...] = ()
-    port: int = 0
-    owner: str = ""
-    intact: bool = True
+    owner: str
+    objects: tuple[str, ...]
+    elements: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def key(self) -> Key:
@@ -311,7 +321,20 @@ class Accept:
         return ("accept", self.program)
 
 
-Object = Union[Namespace, NamespaceFile, Link, Address, Route, Neighbour, ForwardingEntry, Sysctl, SysctlLine, Firewall]
+Object = Union[
+    Namespace,
+    NamespaceFile,
+    File,
+    Link,
+    Address,
+    Route,
+    Neighbour,
+    ForwardingEntry,
+    Sysctl,
+    SysctlLine,
+    Firewall,
+    Accept,
+]
 State = dict[Key, Object]
 
 
@@ -359,13 +382,12 @@ def describe(item: Object) -> str:
         return "sysctl %s = %s%s" % (item.name, item.value, tail)
     if isinstance(item, SysctlLine):
         return "line %s = %s in %s" % (item.name, item.value, item.path)
-    words = "firewall guard of %s for %s%s, peers: %s" % (
-        item.backend,
-        item.local,
-        " port %d" % item.port if item.port else "",
-        " ".join(item.peers) or "none",
-    )
-    return words if item.intact else words + " (rules changed by someone)"
+    if isinstance(item, File):
+        return "file %s (mode %04o): %s" % (item.path, item.mode, json.dumps(item.content))
+    if isinstance(item, Accept):
+        return "accept in %s: %s" % (item.program, "; ".join(item.rules))
+    rules = sum(text.startswith('{"rule"') for text in item.objects)
+    return "firewall podnet_overlay with %d rules and %d elements of sets" % (rules, len(item.elements))
 
 
 def _link_words(link: Link) -> list[str]:
@@ -595,11 +617,22 @@ _ROUTE_READERS: dict[str, Reader] = {
     "protocol": read_protocol,
     "type": choice("unicast", "blackhole", "unreachable", "prohibit"),
 }
-_FIREWALL_READERS: dict[str, Reader] = {"local": ipv4, "backend": choice("ipip", "vxlan"), "port": number(0, 65535)}
-_SECTIONS = ("version", "name", "namespaces", "links", "routes", "neighbours", "fdb", "sysctls", "firewall", "peers")
+_SECTIONS = (
+    "version",
+    "name",
+    "namespaces",
+    "links",
+    "routes",
+    "neighbours",
+    "fdb",
+    "sysctls",
+    "files",
+    "firewall",
+    "peers",
+)
 
 
-class _Reading:
+class Reading:
     """Reads a document's parts and collects every mistake with the place where it stands."""
 
     def __init__(self, namespace: str) -> None:
@@ -760,15 +793,28 @@ class _Reading:
                 self.mistakes.append("%s: a namespace has no sysctls of its own but those of net" % where)
             yield Sysctl(namespace, name, " ".join(str(raw.get("value", "")).split()))
 
-    def firewall(self, document: Mapping[str, Any], owner: str) -> Iterator[Object]:
-        if document.get("firewall"):
-            raw = self.mapping("firewall", document["firewall"], (*_FIREWALL_READERS, "peers"), ("local", "backend"))
-            fields = self.fields("firewall", raw, _FIREWALL_READERS)
-            if fields.get("backend") == "vxlan" and not fields.get("port"):
-                self.mistakes.append("firewall: port is missing")
-            listed = self.sequence("firewall: peers", raw.get("peers", []))
-            peers = [self.value("firewall: peers", peer, ipv4, "") for peer in listed]
-            yield Firewall(**{"local": "?", "backend": "?", **fields}, peers=tuple(sorted(peers)), owner=owner)
+    def files(self, document: Mapping[str, Any]) -> Iterator[Object]:
+        for index, item in enumerate(self.sequence("files", document.get("files") or [])):
+            where = "files[%s]" % (item.get("path", index) if isinstance(item, Mapping) else index)
+            raw = self.mapping(where, item, ("path", "content", "mode"), ("path", "content"))
+            path = self.value("%s: path" % where, raw.get("path", "/?"), absolute_path, "?")
+            content = self.value("%s: content" % where, raw.get("content", ""), text_of, "")
+            yield File(path, content, self.value("%s: mode" % where, raw.get("mode", "0644"), file_mode, 0))
+
+
+def absolute_path(value: Any) -> str:
+    """A file's path from the root, with nothing in it that leads elsewhere."""
+    text = text_of(value)
+    if not text.startswith("/") or "\0" in text or {"", ".", ".."} & set(text[1:].split("/")):
+        raise ValueError("%r is no absolute path of a file" % text)
+    return text
+
+
+def file_mode(value: Any) -> int:
+    """Permissions as octal digits, such as 0644."""
+    if not re.fullmatch(r"0?[0-7]{3}", str(value)):
+        raise ValueError("%r are no permissions such as '0644'" % (value,))
+    return int(str(value), 8)
 
 
 def sysctl_name(value: Any) -> str:
@@ -800,7 +846,7 @@ def document_name(value: Any) -> str:
 
 
 def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> State:
-    """The state that *document* desires, its ``peers`` clause aside (see ``_peers``).
+    """The state that *document* desires, but for its clauses ``peers`` (see ``_peers``) and ``firewall`` (``_firewall``).
 
     Args:
         document: as described in ``podnet.overlay.topology``.
@@ -810,7 +856,7 @@ def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> 
     Raises:
         Mistakes: every mistake in it, each with the place where it stands.
     """
-    reading = _Reading(namespace)
+    reading = Reading(namespace)
     raw = reading.mapping("document", document, _SECTIONS)
     if raw.get("version", DOCUMENT_VERSION) != DOCUMENT_VERSION:
         reading.mistakes.append(
@@ -822,7 +868,7 @@ def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> 
         reading.links(raw, owner),
         reading.routes(raw),
         reading.entries(raw),
-        reading.firewall(raw, owner),
+        reading.files(raw),
     ):
         for item in section:
             if item.key in state and not {"?", None} & set(item.key):  # those stand for what was wrong
@@ -864,12 +910,11 @@ def render(state: Mapping[Key, Object], name: str = "") -> dict[str, Any]:
             _placed(item, lladdr=item.lladdr, dev=item.dev, dst=item.dst) for item in of_type(state, ForwardingEntry)
         ],
         "sysctls": [_placed(item, name=item.name, value=item.value) for item in of_type(state, Sysctl)],
+        "files": [
+            {"path": item.path, "content": item.content, "mode": "%04o" % item.mode} for item in of_type(state, File)
+        ],
     }
     document.update((section, items) for section, items in sections.items() if items)
-    for wall in of_type(state, Firewall):
-        document["firewall"] = {"local": wall.local, "backend": wall.backend, "peers": list(wall.peers)}
-        if wall.port:
-            document["firewall"]["port"] = wall.port
     return document
 
 

@@ -10,13 +10,11 @@ All nodes get the same table ``{subnet: public_ip}``; each expands it here, as F
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._model import (
-    Firewall,
     ForwardingEntry,
     Mistakes,
     Neighbour,
@@ -27,7 +25,6 @@ from ._model import (
     interface_name,
     ipv4,
     mac_of,
-    of_type,
 )
 
 VTEP_PREFIX = "0e:58"
@@ -41,7 +38,7 @@ def vtep_mac(subnet: str) -> str:
 
 
 def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], namespace: str = "") -> State:
-    """*desired* and what *clause* and *table* add: routes, neighbours, forwarding entries, and the guard's peers.
+    """*desired* and what *clause* and *table* add: routes, neighbours and forwarding entries.
 
     Raises:
         Mistakes: all that is wrong with the clause or the table.
@@ -52,11 +49,13 @@ def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], 
     mistakes = [*_clause_mistakes(clause), *_table_mistakes(table)]
     if mistakes:
         raise Mistakes(mistakes)
-    others = {subnet: address for subnet, address in table.items() if subnet != clause["subnet"]}
-    added: list[Object] = [item for pair in others.items() for item in _reach(clause, pair, namespace)]
-    walls = of_type(desired, Firewall)
-    added += [dataclasses.replace(wall, peers=tuple(sorted({*wall.peers, *others.values()}))) for wall in walls]
+    added = [item for pair in others(clause, table).items() for item in _reach(clause, pair, namespace)]
     return {**desired, **{item.key: item for item in added}}
+
+
+def others(clause: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, str]:
+    """The nodes of *table* but for this one."""
+    return {subnet: address for subnet, address in table.items() if subnet != clause["subnet"]}
 
 
 def _reach(clause: Mapping[str, Any], peer: tuple[str, str], namespace: str) -> Iterator[Object]:

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: topology
 short_description: Bring a host's network to a document in one call
 description:
-  - A document names namespaces, links, addresses, routes, neighbours, forwarding entries, sysctls and the guard of the tunnel,
+  - A document names namespaces, links, addresses, routes, neighbours, forwarding entries, sysctls, files and the firewall,
     in the words of ip-link(8), ip-route(8) and bridge(8). This module makes them so, and changes only what differs.
   - What it makes it marks as the document's own, visibly in the kernel. Links carry the alias C(podnet.overlay:NAME), namespaces carry it
     on their C(lo), routes have the protocol 244 (C(podnet)), and the rules live in the nftables table C(inet podnet_overlay).
@@ -81,10 +81,26 @@ options:
         description: Sysctls with C(name), C(value), C(namespace). The values from before are written back by O(state=absent).
         type: list
         elements: dict
+      files:
+        description: Files of the host, whole, with C(path), C(content) and C(mode) (V("0644")). They are removed with the document.
+        type: list
+        elements: dict
+        version_added: 0.3.0
       firewall:
         description:
-          - The guard with C(local), C(backend) (V(ipip) or V(vxlan)), C(port) of vxlan, and C(peers), the addresses from which tunnelled
-            packets are taken. All others to C(local) are counted and dropped.
+          - What may pass, in the nftables tables C(inet podnet_overlay) and C(bridge podnet_overlay), written in one transaction.
+          - C(backend) (V(ipip), V(vxlan) or V(host-gw)), C(local) (the tunnel's own address), C(tunnel) (its device), C(vni) and C(port)
+            of vxlan, C(bridge), C(network), C(subnet) (this node's). C(peers) maps each other node's subnet to its address; those of
+            O(peers) are added. From C(tunnel) only packets of peers are taken, each with a source in its own subnet.
+          - C(trusted_sources), hosts that are no nodes, each with C(address) and the C(subnets) that it may send from.
+          - C(masquerade) with C(nodes), C(except) (networks), C(random_fully) and C(address) (a fixed source). Without it nothing is
+            masqueraded.
+          - C(antispoof), whether each of C(pods) (C(name), C(interface), C(mac), C(address), C(group)) is held to its own address and MAC.
+          - C(ports), port mappings with C(pod), C(address), C(port), C(protocol), C(host_port) and C(host_address).
+          - C(policy), a list of what pods in groups take besides their own group and node, each with C(to), C(from), C(network),
+            C(protocol) and C(ports); without it there is no isolation. C(groups) are the members of each group, to which those of
+            O(groups) are added.
+          - C(nft) in place of all that are the tables themselves, in nft's own JSON, as M(podnet.overlay.topology_info) returns them.
         type: dict
       peers:
         description:
@@ -96,6 +112,12 @@ options:
     description:
       - The table of all nodes, from subnet to public_ip, the same for every host. The document's C(peers) says what becomes of it.
     type: dict
+  groups:
+    description:
+      - The members of each group of pods, a list of addresses, the same for every host. The document's C(firewall) uses those that its
+        C(policy) names.
+    type: dict
+    version_added: 0.3.0
   namespace:
     description: The namespace of objects that name none. Empty is the host's own.
     type: str
@@ -153,7 +175,7 @@ operations:
   elements: str
   sample:
     - add namespace web
-    - "add firewall guard of ipip for 198.51.100.11, peers: 198.51.100.12"
+    - add firewall podnet_overlay with 21 rules and 14 elements of sets
     - change sysctl net.ipv4.ip_forward = 1
     - add link cni0 kind bridge up mtu 1480 address 0a:58:0a:f4:00:01
     - add link flannel.ipip kind ipip up mtu 1480 local 198.51.100.11 remote any ttl inherit tos 0 pmtudisc off mode any
@@ -184,6 +206,7 @@ DOCUMENT = {
     "neighbours": LIST,
     "fdb": LIST,
     "sysctls": LIST,
+    "files": LIST,
     "firewall": {"type": "dict"},
     "peers": {"type": "dict"},
 }
@@ -196,6 +219,7 @@ def main() -> None:
             "state": STATE,
             "document": {"type": "dict", "options": DOCUMENT},
             "peers": {"type": "dict"},
+            "groups": {"type": "dict"},
             "namespace": NAMESPACE,
             "purge": {"type": "bool", "default": True},
             "adopt": {"type": "bool", "default": False},
@@ -207,6 +231,11 @@ def main() -> None:
     document = {key: value for key, value in (params["document"] or {}).items() if value is not None}
     if params["peers"] is not None and document.get("peers"):
         document["peers"] = {**document["peers"], "table": params["peers"]}
+    if params["groups"] and (document.get("firewall") or {}).get("policy") is not None:
+        document["firewall"] = {
+            **document["firewall"],
+            "groups": {**(document["firewall"].get("groups") or {}), **params["groups"]},
+        }
 
     def read() -> State:
         return desired_state(document, params["name"], params["namespace"])
