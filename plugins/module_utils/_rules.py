@@ -8,6 +8,7 @@
     listing = merge(listing, read("iptables-nft-save"), read("iptables-legacy-save"))
     judge(listing, "forward", "ip", Meta(iif="cni0", oif="eth1", src="10.244.0.2", dst="10.244.1.2", icmp_type=8))
 
+What rules ask of the host, such as whether an address is its own, comes with a ``Host``.
 A test has three outcomes: yes, no, and unsure where the packet's description or the listing does not tell. A rule that is
 unsure "may drop"; one that may accept makes unsure what comes after it. So nothing is let through in silence.
 Sources: nft(8), libnftables-json(5), net/netfilter/nf_tables_core.c. IPv4; without the rules of ebtables-legacy.
@@ -26,7 +27,9 @@ from functools import partial
 
 from ._iptables import LEGACY, Item, legacy, merge
 
-__all__ = ["Meta", "Ruling", "judge", "legacy", "merge", "passed"]
+__all__ = ["Host", "Meta", "Ruling", "judge", "legacy", "merge", "passed"]
+
+_SNAT, _DNAT, _SOURCE_BOUND, _DESTINATION_BOUND = 1 << 4, 1 << 5, 1 << 7, 1 << 8  # nf_conntrack_common.h: IPS_*
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,25 @@ class Meta:
     icmp_type: int | None = None
     source_mac: str | None = None  # empty: none, on a raw device
     destination_mac: str | None = None
+    pkttype: str | None = None  # of a bridge's frame: host, other, broadcast, multicast
+    vni: int | None = None
     ct: str | None = "new"  # the connection's state: new, established, related, untracked, invalid
+    status: int | None = 0  # and its status bits, while it is new
+    original: tuple[t.Any, ...] | None = None  # of a translated one: source, destination, sport, dport as they were
+    back: tuple[str, str] | None = None  # source and destination that a translated connection's answer gets back
+
+
+@dataclass(frozen=True)
+class Host:
+    """What rules ask of the host. None: not known."""
+
+    type_of: Callable[[str], str | None] = lambda _address: None
+    """An address to what it is here: local, unicast, broadcast, multicast."""
+    own: Callable[[], str | None] = lambda: None
+    """The address that masquerade, or redirect, puts in: the interface's."""
+
+
+NOWHERE = Host()
 
 
 @dataclass(frozen=True)
@@ -67,20 +88,33 @@ class Ruling:
         return self.verdict in ("drop", "reject")
 
 
-def judge(ruleset: Sequence[Item], hook: str, family: str, meta: Meta) -> list[Ruling]:
+def judge(ruleset: Sequence[Item], hook: str, family: str, meta: Meta, host: Host = NOWHERE) -> list[Ruling]:
     """The rulings on a packet at a hook, of every base chain in order of priority: all obstacles at once.
 
     FAMILY is the layer: "ip" (tables ip and inet; prerouting, input, forward, output, postrouting), "bridge" (the same
     hooks), or "netdev" (ingress of meta.iif, egress of meta.oif). None: the packet passes, and stays as it is.
     """
-    return passed(ruleset, hook, family, meta)[0]
+    return passed(ruleset, hook, family, meta, host)[0]
 
 
-def passed(ruleset: Sequence[Item], hook: str, family: str, meta: Meta) -> tuple[list[Ruling], Meta]:
+def passed(
+    ruleset: Sequence[Item], hook: str, family: str, meta: Meta, host: Host = NOWHERE
+) -> tuple[list[Ruling], Meta]:
     """What ``judge`` says, and the packet as it leaves the hook: rules set marks and translate addresses."""
-    judgement = _Judgement(ruleset, hook, family, meta)
-    for chain in sorted(judgement.bases, key=lambda chain: int(chain["prio"])):
+    judgement = _Judgement(ruleset, hook, family, meta, host)
+    translates = _TRANSLATES_AT.get(hook, 0) if family == "ip" else None
+
+    def order(chain: Item) -> tuple[int, int]:
+        """Chains of type nat are all called from one place; their own priorities tell only which of them is first."""
+        return translates if chain["type"] == "nat" and translates else int(chain["prio"]), int(chain["prio"])
+
+    bases = sorted(judgement.bases, key=order)
+    for chain in bases:
+        if translates is not None and order(chain)[0] >= translates:
+            judgement.restore()
         judgement.base(chain)
+    judgement.restore()
+    judgement.bind()
     return judgement.rulings, judgement.meta
 
 
@@ -120,6 +154,7 @@ _ATTRIBUTES = {  # what rules can change, too
     "ether saddr": "source_mac",
     "ether daddr": "destination_mac",
     "ct state": "ct",
+    "@th,96,24": "vni",
     **{f"{layer} {port}": port for layer in ("tcp", "udp", "th") for port in ("sport", "dport")},
 }
 _WORDS = ("meta iif", "meta iifname", "meta oif", "meta oifname")  # compared as words, not as numbers
@@ -144,7 +179,8 @@ _NUMBERS = {
         " router-solicitation=10 time-exceeded=11 parameter-problem=12 timestamp-request=13 timestamp-reply=14"
         " info-request=15 info-reply=16 address-mask-request=17 address-mask-reply=18"  # ICMP types
         " net-unreachable=0 host-unreachable=1 prot-unreachable=2 port-unreachable=3 frag-needed=4"  # and codes
-        " net-prohibited=9 host-prohibited=10 admin-prohibited=13",
+        " net-prohibited=9 host-prohibited=10 admin-prohibited=13"
+        " expected=1 seen-reply=2 assured=4 confirmed=8 snat=16 dnat=32 dying=512",  # ct status
     )
 }
 _OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -166,11 +202,17 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
 
 def _computed(meta: Meta, hook: str, family: str) -> dict[str, int | str | None]:
     routed = family == "ip" and hook in ("prerouting", "input", "forward")
+    new = meta.ct == "new"
+    original = meta.original or (meta.src, meta.dst, meta.sport, meta.dport)
+    names = (("ip saddr", "saddr"), ("ip daddr", "daddr"), ("proto-src",), ("proto-dst",))
     return {
+        **{f"ct original {name}": value if new else None for value, known in zip(original, names) for name in known},
+        "ct original protocol": meta.protocol if new else None,
+        "ct status": meta.status if new else None,
         "meta nfproto": "ipv4",
         "meta protocol": "ip",
         "meta length": None if hook == "egress" else meta.length,  # the frame's there
-        "meta pkttype": "host" if routed else None,
+        "meta pkttype": "host" if routed else meta.pkttype if family == "bridge" else None,
         "ether type": "ip",
         "ip version": 4,
         "ip hdrlength": 5,
@@ -178,7 +220,6 @@ def _computed(meta: Meta, hook: str, family: str) -> dict[str, int | str | None]
         "icmp code": 0 if meta.icmp_type in (0, 8) else None,
         "udp length": None if meta.length is None else meta.length - 20,
         "ct direction": "original" if meta.ct == "new" else None,
-        "fib daddr type": {"forward": "unicast", "input": "local"}.get(hook),
     }
 
 
@@ -223,6 +264,13 @@ def _some(tests: Iterable[Callable[[], bool]]) -> bool:
 
 _FAMILIES = {"ip": ("ip", "inet"), "bridge": ("bridge",), "netdev": ("netdev", "inet")}
 _TRANSLATIONS = {"masquerade": "src", "snat": "src", "dnat": "dst", "redirect": "dst"}
+_TRANSLATES_AT = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}  # nf_nat_proto.c, in priority
+_BINDS = {
+    "prerouting": _DESTINATION_BOUND,
+    "output": _DESTINATION_BOUND,
+    "input": _SOURCE_BOUND,
+    "postrouting": _SOURCE_BOUND,
+}
 _STOPS = {"drop": "drop", "reject": "reject", "fwd": "drop"}
 _VERDICTS = {"accept", "continue", "return", "jump", "goto", "queue", *_STOPS, *_TRANSLATIONS}
 _LIMITS = {"limit", "quota", "ct count", "meter"}
@@ -235,15 +283,15 @@ _HARMLESS_TARGETS = re.compile(
 class _Judgement:
     """One packet at one hook."""
 
-    def __init__(self, ruleset: Sequence[Item], hook: str, family: str, meta: Meta) -> None:
-        self.hook, self.family = hook, family
+    def __init__(self, ruleset: Sequence[Item], hook: str, family: str, meta: Meta, host: Host) -> None:
+        self.hook, self.family, self.host = hook, family, host
         self.rulings: list[Ruling] = []
         self.bases: list[Item] = []
         self.flags: dict[tuple[t.Any, ...], set[str]] = {}  # of tables
         self.rules: dict[tuple[t.Any, ...], list[Item]] = {}
         self.sets: dict[tuple[t.Any, ...], list[t.Any]] = {}
         self.home: tuple[t.Any, ...] = ()  # the table where we are
-        self.translated = False
+        self.may_be_bound = ""  # why a rule of an earlier chain may have translated it
         self.meta = meta
         self._change()
         for kind, body in (next(iter(item.items())) for item in ruleset):
@@ -261,9 +309,12 @@ class _Judgement:
         if (
             chain["type"] == "nat"
         ):  # only a connection's first packet comes here, and one translation at a hook is all it gets
-            if self.translated or self.meta.ct in ("established", "untracked", "invalid"):
+            bound = self.meta.status is not None and self.meta.status & _BINDS.get(self.hook, 0)
+            if bound or self.meta.ct in ("established", "untracked", "invalid"):
                 return
-            doubt = "" if self.meta.ct else "depends on ct state"
+            doubt = self.may_be_bound or (
+                "" if self.meta.ct and self.meta.status is not None else "depends on ct state"
+            )
         flags = self.flags.get(self.home, set()) - {"owner", "persist"}
         if "dormant" in flags:
             return
@@ -278,6 +329,19 @@ class _Judgement:
         if accepted is not None and chain.get("policy") == "drop":
             policy = f"-P {chain['name']} DROP" if "tool" in chain else "policy drop"
             self._rule("drop", {**chain, "chain": chain["name"], "text": policy}, accepted or doubt)
+
+    def restore(self) -> None:
+        """Connection tracking undoes in an answer what was translated."""
+        binds, back = _BINDS.get(self.hook) if self.family == "ip" else None, self.meta.back
+        if back and binds:
+            source, destination = back
+            self._change(**({"dst": destination} if binds == _DESTINATION_BOUND else {"src": source}))
+
+    def bind(self) -> None:
+        """What no rule has translated here stays as it is from now on."""
+        binds = _BINDS.get(self.hook) if self.family == "ip" else None
+        if binds and self.meta.ct == "new" and self.meta.status is not None:
+            self._change(status=self.meta.status | binds)
 
     def _walk(self, name: str, doubt: str) -> str | None:
         """Take the packet through a chain, which it enters surely if DOUBT is empty.
@@ -298,10 +362,13 @@ class _Judgement:
                     accepted = accepted or inner
                     if kind == "jump":
                         unless = inner
+                elif kind in _TRANSLATIONS:
+                    if self._translate(body, why):
+                        self._rule(kind, rule, why)
+                    self.may_be_bound = self.may_be_bound or unless
+                    accepted = accepted or unless
                 elif kind != "return":
                     self._rule(kind, rule, why)
-                    if kind in _TRANSLATIONS:
-                        self._translate(kind, body or {}, why)
                     if kind in _STOPS:
                         unless = ""
                     accepted = accepted or unless
@@ -333,11 +400,14 @@ class _Judgement:
                 elif kind == "vmap":
                     for verdict, unsure in self._mapped(body):
                         ((word, chain),) = verdict.items()
-                        yield word, chain, doubt or unsure
+                        yield word, chain, doubt or (unsure and f"depends on {unsure}")
                 elif kind == "mangle":
                     self._mangle(body["key"], body["value"], doubt)
                 elif kind == "notrack":
                     self._change(ct=None if doubt else "untracked")
+                elif kind in _TRANSLATIONS:
+                    if (body or {}).get("family") != "ip6":
+                        yield self._translation(kind, body or {}, doubt)
                 elif kind in _VERDICTS:
                     yield kind, body, doubt
                 elif _may_hold_back(kind, body):
@@ -353,22 +423,56 @@ class _Judgement:
         self.meta = replace(self.meta, **attributes)
         self.computed = _computed(self.meta, self.hook, self.family)
 
-    def _translate(self, kind: str, body: Item, why: str) -> None:
-        self.translated = self.translated or not why
-        address = _TRANSLATIONS[kind]
-        port = {"src": "sport", "dst": "dport"}[address]
-        known = not why and re.fullmatch(r"\d+\.[\d.]+", str(body.get("addr")))
-        self._change(**{address: body["addr"] if known else None})
-        if not known or "port" in body:
-            number = body.get("port") if not why else None
-            self._change(**{port: number if isinstance(number, int) else None})
+    def _translation(self, kind: str, body: Item, doubt: str) -> tuple[str, t.Any, str]:
+        """A translation with the address and port that it puts in. None: not known."""
+        side = _TRANSLATIONS[kind]
+        port = {"src": "sport", "dst": "dport"}[side]
+        puts = {side: getattr(self.meta, side), port: getattr(self.meta, port)}
+        try:
+            if kind in ("masquerade", "redirect"):
+                puts[side] = "127.0.0.1" if kind == "redirect" and self.hook == "output" else self.host.own()
+            elif "addr" in body:
+                value = self._value(body["addr"])
+                address, *number = value if isinstance(value, tuple) else (value,)
+                puts[side] = socket.inet_ntoa(struct.pack("!I", address)) if isinstance(address, int) else None
+                puts.update({port: number[0]} if number else {})
+            elif "port" not in body:  # iptables' with more than one
+                puts[side] = None
+        except _Unsure as unsure:
+            puts[side], doubt = None, doubt or f"depends on {unsure}"
+        if "port" in body:
+            puts[port] = body["port"]
+        if kind == "masquerade" or "random" in str(body.get("flags", "")):
+            puts[port] = None  # another one, where that is taken
+        return kind, {**puts, port: puts[port] if isinstance(puts[port], int) else None}, doubt
+
+    def _translate(self, puts: Item, why: str) -> bool:
+        """Put other addresses in, and say whether they are others: a translation to what is there binds it to stay so."""
+        had = {name: getattr(self.meta, name) for name in puts}
+        changes = any(value != had[name] for name, value in puts.items() if value or name in ("src", "dst"))
+        status = None if self.meta.status is None else self.meta.status | _BINDS.get(self.hook, 0)
+        if not changes:
+            self._change(status=None if why else status)
+        elif why:
+            self._change(**{name: value if had[name] == value else None for name, value in puts.items()}, status=None)
+        else:
+            was = (self.meta.src, self.meta.dst, self.meta.sport, self.meta.dport)
+            bit = _SNAT if "src" in puts else _DNAT
+            self._change(**puts, status=status and status | bit, original=self.meta.original or was)
+        return changes
 
     def _mangle(self, key: Item, new: t.Any, doubt: str) -> None:
-        attribute = _ATTRIBUTES.get(_text(key))
+        name = _text(key)
+        attribute = "pkttype" if name == "meta pkttype" else _ATTRIBUTES.get(name)
         self._value(key)  # absent?
-        value: t.Any = self._value(new)
-        if attribute in ("src", "dst", "source_mac", "destination_mac"):
-            value = new if isinstance(new, str) else None
+        value: t.Any = new if isinstance(new, str) else None
+        try:
+            if attribute not in ("src", "dst", "source_mac", "destination_mac", "pkttype"):
+                value = self._value(new)
+        except _Unsure:  # it may have, and the rule may end here
+            if attribute:
+                self._change(**{attribute: None})
+            raise
         if attribute:
             known = isinstance(value, (int, str)) and not doubt
             self._change(**{attribute: value if known else None})
@@ -398,19 +502,33 @@ class _Judgement:
             return result
         if kind == "map":
             for found, unsure in self._mapped(body):
-                return _Unknown(unsure) if unsure else self._value(found)
+                if unsure:
+                    raise _Unsure(unsure)
+                return self._value(found)
             raise _Absent
         name = _text(expression)
         if kind == "payload":
             layer = body.get("protocol", "")
             if layer in ("ip6", "icmpv6", "arp") or self.meta.protocol != _LAYERS.get(layer, self.meta.protocol):
                 raise _Absent
+        if kind == "ct" and name != "ct state" and self.meta.ct == "untracked":
+            raise _Absent
+        if kind == "fib":
+            return self._type_of(name)
         known: t.Any = getattr(self.meta, _ATTRIBUTES[name]) if name in _ATTRIBUTES else self.computed.get(name)
         if known is None or "tunnel" in (body or ()):
             return _Unknown(name)
         if known == "" and kind == "payload":
             raise _Absent
         return known if name in _WORDS or name in self.computed else _number(known)
+
+    def _type_of(self, name: str) -> _Value:
+        """What an address of the packet is to this host."""
+        addresses = {"fib daddr type": self.meta.dst, "fib saddr type": self.meta.src}
+        found = self.host.type_of(addresses.get(name) or "") if addresses.get(name) else None
+        if found is None and name == "fib daddr type":
+            found = {"forward": "unicast", "input": "local"}.get(self.hook)
+        return found or _Unknown(name)
 
     def _holds(self, value: _Value, wanted: t.Any) -> bool:
         """Whether a value is the one wanted, or among them."""
@@ -424,6 +542,8 @@ class _Judgement:
         if kind == "concat" and isinstance(value, tuple):
             return not _some(partial(self._differs, part, want) for part, want in zip(value, body))
         if isinstance(value, _Unknown):
+            if kind == "range" and body == [0, 65535] and value.what.endswith("port"):  # so says a set of "any port"
+                return True
             raise _Unsure(value.what)
         if isinstance(value, str) and isinstance(wanted, str):
             if wanted.endswith("*") and not wanted.endswith("\\*"):
@@ -451,7 +571,7 @@ class _Judgement:
                     yield found, ""
                     return
             except _Unsure as unsure:
-                possible.append((found, f"depends on {unsure}"))
+                possible.append((found, str(unsure)))
         yield from possible
 
 

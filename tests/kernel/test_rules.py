@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _icmp, _netns
+from ansible_collections.podnet.overlay.plugins.module_utils._rules import Host as Asked
 from ansible_collections.podnet.overlay.plugins.module_utils._rules import Meta, Ruling, merge, passed
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -52,6 +54,10 @@ LISTING = """
 """
 
 
+LOCAL = {"10.1.0.1": "local", "10.2.0.1": "local", "10.1.0.255": "broadcast", "224.0.0.1": "multicast"}
+ASKED = Asked(lambda address: LOCAL.get(address, "unicast"), lambda: "10.2.0.1")
+
+
 @dataclass(frozen=True)
 class Way:
     """From whom to whom, and the hooks on it with what changes there."""
@@ -83,7 +89,9 @@ OUTPUT = Way("", "a", packet("10.1.0.1", "10.1.0.2"), (("output", "ip", {"oif": 
 BRIDGE = Way(
     "c",
     "d",
-    packet("10.3.0.1", "10.3.0.2", source_mac="02:00:00:00:00:0c", destination_mac="02:00:00:00:00:0d"),
+    packet(
+        "10.3.0.1", "10.3.0.2", source_mac="02:00:00:00:00:0c", destination_mac="02:00:00:00:00:0d", pkttype="other"
+    ),
     (
         ("prerouting", "bridge", {"iif": "vc"}),
         ("forward", "bridge", {"oif": "vd"}),
@@ -127,7 +135,7 @@ class Machine:
         listing = merge(json.loads(nft)["nftables"], *saved)
         rulings: list[Ruling] = []
         for hook, family, change in way.hooks:
-            found, packet = passed(listing, hook, family, replace(packet, **change))
+            found, packet = passed(listing, hook, family, replace(packet, **change), ASKED)
             rulings += found
         return rulings
 
@@ -137,7 +145,8 @@ class Machine:
         sender = self.socket(way.sender, packet.protocol)
         assert packet.length is not None
         tag = os.urandom(8)
-        payload = tag.ljust(packet.length - 28, b".")
+        vxlan = struct.pack("!II", 0x08000000, packet.vni << 8) if packet.vni else b""
+        payload = (vxlan + tag).ljust(packet.length - 28, b".")
         if packet.protocol == ICMP:
             data = struct.pack("!BBHHH", 8, 0, 0, *struct.unpack("!HH", tag[:4])) + payload
             data = data[:2] + struct.pack("!H", _icmp.checksum(data)) + data[4:]
@@ -177,6 +186,13 @@ SETS = """
     map verdicts { type ipv4_addr : verdict; flags interval; elements = { 10.1.0.0/24 : jump sub, 10.0.0.1 : drop } }
     map marks { type ipv4_addr : mark; elements = { 10.1.0.2 : 7 } }
     set none { type ipv4_addr; }
+    set sources { type mark . ipv4_addr; flags interval; elements = { 7 . 10.1.0.0/24, 8 . 10.2.0.0/24, 9 . 10.3.0.1-10.3.0.9 } }
+    map owners { type ipv4_addr : mark; flags interval; elements = { 10.1.0.2 : 7, 10.2.0.0/24 : 8 } }
+    set allowed { type ipv4_addr . inet_proto . inet_service; flags interval;
+        elements = { 10.1.0.0/24 . udp . 50-60, 10.1.0.0/24 . tcp . 80, 10.1.0.9 . icmp . 0-65535 } }
+    set pinged { type ipv4_addr . inet_proto . inet_service; flags interval; elements = { 10.1.0.0/24 . icmp . 0-65535 } }
+    map isolated { type ipv4_addr . inet_proto : verdict; elements = { 10.2.0.2 . icmp : drop, 10.2.0.2 . udp : goto sub } }
+    map networks { type ipv4_addr . mark : verdict; flags interval; elements = { 10.2.0.0/16 . 0 : drop, 10.9.0.0/16 . 0 : accept } }
     chain sub {
         ip daddr 10.9.9.9 return
         udp dport 53 accept
@@ -262,6 +278,29 @@ FORWARDED = [  # rules of nft, what they say, the packet if it is not a ping
     ("meta mark set ip saddr map @marks; meta mark 7 drop", "drop", {}),
     ("ip daddr 10.9.9.9 meta mark set 5; meta mark 5 drop", "", {}),
     ("ip ttl set 5; ip ttl 5 drop", "drop", {}),
+    ("meta mark set ip saddr map @owners; meta mark . ip saddr != @sources drop", "", {}),
+    ("meta mark set ip saddr map @owners; meta mark . ip saddr @sources drop", "drop", {}),
+    ("meta mark set ip daddr map @owners; meta mark . ip saddr != @sources drop", "drop", {}),
+    ("meta mark set 1; meta mark . ip saddr != @sources drop", "drop", {}),
+    ("meta mark set 7; meta mark set ip ttl map { 1 : 8 } accept; meta mark 7 drop", "drop", {}),
+    ("ip saddr . meta l4proto . th dport @allowed accept; drop", "", DNS),
+    ("ip saddr . meta l4proto . th dport @allowed accept; drop", "drop", {**DNS, "dport": 61}),
+    ("ip saddr . meta l4proto . th dport @allowed accept; drop", "drop", {}),
+    ("ip saddr . meta l4proto . th dport @pinged drop", "drop", {}),
+    ("meta l4proto . th dport { udp . 50-60, tcp . 80 } drop", "drop", DNS),
+    ("meta l4proto . th dport { udp . 54-60, tcp . 53 } drop", "", DNS),
+    ("ip daddr . meta l4proto vmap @isolated", "drop", {}),
+    ("ip daddr . meta l4proto vmap @isolated; drop", "", DNS),
+    ("ip daddr . meta mark vmap @networks", "drop", {}),
+    ("meta mark set 1; ip daddr . meta mark vmap @networks", "", {}),
+    ("fib saddr type unicast drop", "drop", {}),
+    ("fib saddr type { local, broadcast } drop", "", {}),
+    ("ct status dnat drop", "", {}),
+    ("ct status snat,confirmed drop", "", {}),
+    ("ct original ip daddr 10.2.0.2 drop", "drop", {}),
+    ("meta l4proto udp ct original proto-dst 53 drop", "drop", DNS),
+    ("udp dport 53 @th,96,24 8 drop", "drop", {**DNS, "vni": 8}),
+    ("udp dport 53 @th,96,24 7 drop", "", {**DNS, "vni": 8}),
 ]
 
 
@@ -289,6 +328,11 @@ def agree(machine: Machine, way: Way, verdict: str, **change: Any) -> list[Rulin
         (FORWARD, "prerouting", "iifname va oifname != vb ip ttl 64 drop", "drop", {}),
         (FORWARD, "prerouting", "oifname vb drop", "", {}),
         (FORWARD, "postrouting", "iifname va oifname vb ip ttl 63 drop", "drop", {}),
+        (FORWARD, "prerouting", "fib daddr type local drop", "", {}),
+        (FORWARD, "prerouting", "fib daddr type != local drop", "drop", {}),
+        (INPUT, "prerouting", "fib daddr type local drop", "drop", {}),
+        (OUTPUT, "output", "fib daddr type local drop", "", {}),
+        (OUTPUT, "output", "fib saddr type local drop", "drop", {}),
         (FORWARD, "input", "drop", "", {}),
         (FORWARD, "output", "drop", "", {}),
         (INPUT, "input", "iifname va fib daddr type local drop", "drop", {}),
@@ -305,6 +349,12 @@ def test_another_hook(machine: Machine, way: Way, hook: str, rules: str, verdict
     agree(machine, way, verdict, **change)
 
 
+PODS = """
+    set pods { type ifname . ether_addr . ipv4_addr
+        elements = { "vc" . 02:00:00:00:00:0c . 10.3.0.1, "vd" . 02:00:00:00:00:0d . 10.3.0.2 } }
+"""
+
+
 @pytest.mark.parametrize(
     ("hook", "rules", "verdict"),
     [
@@ -316,10 +366,27 @@ def test_another_hook(machine: Machine, way: Way, hook: str, rules: str, verdict
         ("prerouting", "oifname vd drop", ""),
         ("postrouting", "oifname vd drop", "drop"),
         ("input", "drop", ""),
+        ("prerouting", "iifname . ether saddr . ip saddr != @pods drop", ""),
+        ("prerouting", "iifname . ether saddr . ip saddr @pods drop", "drop"),
+        ("prerouting", "ip saddr set 10.3.0.7; iifname . ether saddr . ip saddr != @pods drop", "drop"),
+        ("prerouting", "iifname . ether saddr . ip saddr { vc . 02:00:00:00:00:0d . 10.3.0.1 } drop", ""),
+        ("prerouting", "iifname vc arp saddr ip != 10.3.0.1 drop", ""),
+        ("prerouting", "iifname . arp saddr ether . arp saddr ip != @pods drop", ""),
+        ("prerouting", "ether type != { ip, arp } drop", ""),
+        ("prerouting", "ether type { ip, arp } drop", "drop"),
+        ("prerouting", "meta pkttype other drop", "drop"),
+        ("prerouting", "meta pkttype set host; meta pkttype other drop", ""),
+        ("prerouting", "meta pkttype != other drop", ""),
+        (
+            "prerouting",
+            "ip daddr 10.3.0.2 ether daddr set 02:00:00:00:00:99; ether daddr 02:00:00:00:00:99 drop",
+            "drop",
+        ),
+        ("forward", "meta pkttype host drop", ""),
     ],
 )
 def test_a_bridged_packet(machine: Machine, hook: str, rules: str, verdict: str) -> None:
-    machine.install(table(rules, hook, family="bridge"))
+    machine.install(table(rules, hook, family="bridge", more=PODS))
     agree(machine, BRIDGE, verdict)
 
 
@@ -367,6 +434,7 @@ def test_a_table_with_flags_is_in_doubt_as_nft_garbles_them(machine: Machine) ->
     assert [ruling.verdict for ruling in rulings] in ([], ["may drop"])
 
 
+PORTS = itertools.count(41000)  # of connections that are not there yet
 NAT = "table ip n {{\nchain base {{\ntype nat hook {hook} priority {priority};\n{rules}\n}}\n}}\n"
 
 
@@ -377,6 +445,12 @@ NAT = "table ip n {{\nchain base {{\ntype nat hook {hook} priority {priority};\n
         ("ip saddr 10.1.0.0/24 ip daddr != 10.0.0.0/8 masquerade", [], "10.1.0.2"),
         ("oifname vb snat to 192.0.2.7", ["snat"], "192.0.2.7"),
         ("oifname vb return; masquerade", [], "10.1.0.2"),
+        ("ip daddr 10.0.0.0/8 snat to ip saddr; masquerade", [], "10.1.0.2"),
+        ("snat to 10.1.0.2; masquerade", [], "10.1.0.2"),
+        ("snat to ip saddr map { 10.1.0.2 : 192.0.2.8 }", ["snat"], "192.0.2.8"),
+        ("snat to ip saddr map { 10.1.0.3 : 192.0.2.8 }; masquerade fully-random", ["masquerade"], "10.2.0.1"),
+        ("ct status dnat masquerade", [], "10.1.0.2"),
+        ("fib saddr type != local masquerade", ["masquerade"], "10.2.0.1"),
     ],
 )
 def test_a_translation_is_told_and_does_not_stop(
@@ -399,6 +473,56 @@ def test_a_translated_destination_is_what_later_rules_see(machine: Machine) -> N
     machine.install(nat + table("ip daddr 10.2.0.2 drop"))
     rulings = agree_on_stops(machine, replace(FORWARD.packet, dst="10.9.9.9"))
     assert [ruling.verdict for ruling in rulings] == ["dnat", "drop"]
+
+
+@pytest.mark.parametrize("rule", ["snat to ip saddr", "masquerade"])
+def test_what_a_connection_is_bound_to_no_later_chain_changes(machine: Machine, rule: str) -> None:
+    first = NAT.format(hook="postrouting", priority=99, rules=f"ip daddr 10.0.0.0/8 {rule}").replace("ip n", "inet m")
+    machine.install(first + NAT.format(hook="postrouting", priority=100, rules="snat to 192.0.2.7"))
+    rulings = machine.judge(FORWARD, FORWARD.packet)
+    assert [ruling.verdict for ruling in rulings] == (["masquerade"] if rule == "masquerade" else [])
+    assert machine.arrives(FORWARD, FORWARD.packet, 2) == ("10.2.0.1" if rulings else "10.1.0.2")
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdicts", "source"),
+    [
+        ("", ["dnat"], "10.1.0.2"),
+        ("ct status dnat masquerade", ["dnat", "masquerade"], "10.2.0.1"),
+        ("ct original ip daddr 10.1.0.1 masquerade", ["dnat", "masquerade"], "10.2.0.1"),
+        ("ct original ip daddr 10.2.0.2 masquerade", ["dnat"], "10.1.0.2"),
+        ("ct status snat masquerade", ["dnat"], "10.1.0.2"),
+        ("udp dport 5300 snat to 192.0.2.7", ["dnat", "snat"], "192.0.2.7"),
+    ],
+)
+def test_a_mapped_port(machine: Machine, rules: str, verdicts: list[str], source: str) -> None:
+    mapping = "fib daddr type local meta l4proto . th dport { udp . 50-60 } meta l4proto udp dnat ip to 10.2.0.2:5300"
+    mapped = NAT.format(hook="prerouting", priority=-100, rules=mapping).replace("ip n", "inet m")
+    machine.install(mapped + NAT.format(hook="postrouting", priority=99, rules=rules))
+    sent = replace(FORWARD.packet, dst="10.1.0.1", protocol=UDP, sport=next(PORTS), dport=53)
+    assert [ruling.verdict for ruling in machine.judge(FORWARD, sent)] == verdicts
+    assert machine.arrives(FORWARD, sent, 2) == source
+
+
+@pytest.mark.parametrize(
+    ("nat", "mangle", "dropped"), [(-190, -150, False), (-190, -99, True), (50, -99, True), (50, -101, False)]
+)
+def test_chains_of_type_nat_are_all_called_from_one_place(
+    machine: Machine, nat: int, mangle: int, dropped: bool
+) -> None:
+    """nf_nat_proto.c: their priorities order them among themselves only."""
+    rules = NAT.format(hook="prerouting", priority=nat, rules="ip daddr 10.9.9.9 dnat to 10.2.0.2")
+    machine.install(rules + table("ip daddr 10.2.0.2 drop", "prerouting").replace("priority 0", f"priority {mangle}"))
+    rulings = agree_on_stops(machine, replace(FORWARD.packet, dst="10.9.9.9"))
+    assert any(ruling.stops for ruling in rulings) == dropped
+
+
+def test_a_translation_that_may_be_leaves_the_next_in_doubt(machine: Machine) -> None:
+    first = NAT.format(hook="postrouting", priority=90, rules="ct mark 3 snat to 192.0.2.7")
+    machine.install(first + NAT.format(hook="postrouting", priority=100, rules="masquerade").replace("ip n", "ip m"))
+    rulings = machine.judge(FORWARD, FORWARD.packet)
+    assert [ruling.verdict for ruling in rulings] == ["may snat", "may masquerade"]
+    assert machine.arrives(FORWARD, FORWARD.packet, 2) == "10.2.0.1"
 
 
 def agree_on_stops(machine: Machine, packet: Meta) -> list[Ruling]:
