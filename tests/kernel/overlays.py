@@ -106,7 +106,7 @@ def document(
         link = {"name": f"veth-{pod}", "kind": "veth", "mtu": mtu, "master": "cni0", "port": {"hairpin": True}}
         links.append({**link, "peer": peer})
     if firewall is None:
-        minimal = {**local, "backend": backend, **({"port": 8472} if backend == "vxlan" else {})}
+        minimal = {**local, "backend": backend, "tunnel": tunnel, **({"port": 8472} if backend == "vxlan" else {})}
         walls = {"firewall": minimal} if tunnel else {}
     else:
         walls = {"firewall": clause(name, backend, nodes, **(firewall(name) if callable(firewall) else firewall))}

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 
+from ansible_collections.podnet.overlay.plugins.module_utils._firewall import (
+    Allow,
+    Clause,
+    Masquerade,
+    Pod,
+    PortMapping,
+    TrustedSource,
+    tables,
+)
 from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Address,
     Bridge,
-    Firewall,
     ForwardingEntry,
     Ipip,
     Link,
@@ -151,7 +159,58 @@ def states(draw: st.DrawFn) -> State:
             )
         )
     if draw(st.booleans()):
-        peers = tuple(sorted(draw(st.sets(ipv4s, max_size=3))))
-        backend, port = draw(st.sampled_from((("ipip", 0), ("vxlan", 8472))))
-        found.append(Firewall(draw(ipv4s), backend, peers, port, draw(owners)))
+        found.append(tables(draw(clauses()), draw(owners)))
     return state_of(found)
+
+
+@st.composite
+def clauses(draw: st.DrawFn) -> Clause:
+    """A document's firewall clause, of a node with two pods in the network 10.244.0.0/16."""
+    backend = draw(st.sampled_from(("ipip", "vxlan", "host-gw")))
+    tunnels = {"ipip": "flannel.ipip", "vxlan": "flannel.1", "host-gw": ""}
+    groups = st.sampled_from((None, "frontend", "backend"))
+    pods = tuple(
+        Pod(name, "veth-" + name, "0a:58:0a:f4:00:%02x" % last, "10.244.0.%d" % last, draw(groups))
+        for name, last in (("web", 2), ("db", 3))
+    )
+    known = sorted({pod.group for pod in pods if pod.group})
+    protocols = st.sampled_from(
+        (("tcp", ("80",)), ("udp", ("53", "8000-8100")), ("sctp", ()), ("icmp", ()), (None, ()))
+    )
+    networks = st.sampled_from(("0.0.0.0/0", "192.0.2.0/24", "203.0.113.7/32"))
+    allowed = [
+        Allow(to, draw(st.sampled_from((None, *known))), draw(st.none() | networks), *draw(protocols)) for to in known
+    ]
+    trusted = st.builds(TrustedSource, st.sampled_from(("203.0.113.9",)), st.just(("10.250.0.0/24", "10.250.0.0/25")))
+    masquerade = st.builds(
+        Masquerade,
+        st.booleans(),
+        st.sampled_from(((), ("192.0.2.0/24", "192.0.2.128/25", "0.0.0.0/0"))),
+        st.booleans(),
+        st.none() | ipv4s,
+    )
+    mapping = st.builds(
+        PortMapping,
+        st.just("web"),
+        st.just("10.244.0.2"),
+        st.just(80),
+        st.sampled_from(("tcp", "udp", "sctp")),
+        st.integers(1, 65535),
+        st.none() | ipv4s,
+    )
+    return Clause(
+        backend,
+        "cni0",
+        "10.244.0.0/16",
+        "10.244.0.0/24",
+        draw(ipv4s) if tunnels[backend] else "",
+        tunnels[backend],
+        peers=draw(st.dictionaries(st.sampled_from(("10.244.1.0/24", "10.244.2.0/24")), ipv4s)),
+        trusted_sources=tuple(draw(st.lists(trusted, max_size=1))),
+        masquerade=draw(st.none() | masquerade),
+        antispoof=draw(st.booleans()),
+        pods=pods,
+        ports=tuple(draw(st.lists(mapping, max_size=2))),
+        policy=draw(st.none() | st.just(tuple(allowed))),
+        groups=dict.fromkeys(known, ("10.244.0.9", "10.244.1.9")),
+    )

@@ -82,7 +82,7 @@ def test_a_route_is_replaced_and_not_deleted_and_added() -> None:
 
 def test_the_guard_is_in_place_before_the_tunnel_and_goes_after_it() -> None:
     wall, tunnel = (
-        Firewall("192.0.2.1", "ipip", owner=OWNER),
+        Firewall(OWNER, ('{"rule": 1}',)),
         Link("", "flannel.ipip", "ipip", up=True, options=Ipip("192.0.2.1"), owner=OWNER),
     )
     both = state_of([tunnel, wall])
@@ -179,7 +179,7 @@ def test_every_foreign_thing_in_the_way_is_told_at_once() -> None:
             Namespace("web", OWNER),
             Link("", "cni0", "bridge", owner=OWNER),
             Route("", "10.244.1.0/24", "192.0.2.2", "eth0"),
-            Firewall("192.0.2.1", "ipip", owner=OWNER),
+            Firewall(OWNER, ('{"rule": 1}',)),
             Link("", "eth9", external=True),
             Link("", "eth0", external=True),
         ]
@@ -189,7 +189,7 @@ def test_every_foreign_thing_in_the_way_is_told_at_once() -> None:
             Namespace("web"),
             Link("", "cni0", "bridge", owner="other"),
             Route("", "10.244.1.0/24", "192.0.2.9", "eth0", protocol=16),
-            Firewall("0.0.0.0", "ipip"),
+            Firewall("", ()),
             Link("", "eth0"),
         ]
     )

@@ -69,7 +69,50 @@ DOCUMENT = {
     "neighbours": [{"dst": "10.244.1.0", "lladdr": "0e:58:0a:f4:01:00", "dev": "flannel.1"}],
     "fdb": [{"dst": "172.16.0.2", "lladdr": "0e:58:0a:f4:01:00", "dev": "flannel.1"}],
     "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}],
-    "firewall": {"local": "172.16.0.1", "backend": "vxlan", "port": 8472, "peers": ["172.16.0.2"]},
+    "files": [{"path": "/run/flannel/subnet.env", "content": "FLANNEL_MTU=1450", "mode": "0644"}],
+    "firewall": {
+        "backend": "vxlan",
+        "bridge": "cni0",
+        "network": "10.244.0.0/16",
+        "subnet": "10.244.0.0/24",
+        "local": "172.16.0.1",
+        "tunnel": "flannel.1",
+        "vni": 1,
+        "port": 8472,
+        "peers": {"10.244.1.0/24": "172.16.0.2"},
+        "trusted_sources": [{"address": "203.0.113.9", "subnets": ["10.250.0.0/24"]}],
+        "masquerade": {"nodes": True, "except": ["192.0.2.0/24"], "random_fully": True, "address": "172.16.0.1"},
+        "antispoof": True,
+        "pods": [
+            {
+                "name": "web",
+                "interface": "veth-web",
+                "mac": "0a:58:0a:f4:00:02",
+                "address": "10.244.0.2",
+                "group": "frontend",
+            }
+        ],
+        "ports": [
+            {
+                "pod": "web",
+                "address": "10.244.0.2",
+                "port": 80,
+                "protocol": "tcp",
+                "host_port": 8080,
+                "host_address": "172.16.0.1",
+            }
+        ],
+        "policy": [
+            {
+                "to": "frontend",
+                "from": "frontend",
+                "network": "192.0.2.0/24",
+                "protocol": "tcp",
+                "ports": ["80", "8000-8100"],
+            }
+        ],
+        "groups": {"frontend": ["10.244.0.2"]},
+    },
     "peers": {
         "backend": "ipip",
         "subnet": "10.244.0.0/24",

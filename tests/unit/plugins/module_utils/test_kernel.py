@@ -1,4 +1,4 @@
-"""The route codec against pyroute2's, and the firewall's words."""
+"""The route codec against pyroute2's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ pytest.importorskip("pyroute2")
 from ansible_collections.podnet.overlay.plugins.module_utils._kernel import (
     decode_routes,
     encode_route,
-    firewall_commands,
-    firewall_rules,
-    parse_firewall,
 )
-from ansible_collections.podnet.overlay.plugins.module_utils._model import ROUTE_TYPES, Firewall, Route
+from ansible_collections.podnet.overlay.plugins.module_utils._model import ROUTE_TYPES, Route
 from hypothesis import given
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from .states import OWNER, routes
+from .states import routes
 
 INDEXES = {"cni0": 7, "tun": 9}
 NAMES = {index: name for name, index in INDEXES.items()}
@@ -73,48 +70,3 @@ def test_pyroute2_decodes_what_is_encoded_here(route: Route) -> None:
         route.table,
         INDEXES[route.dev],
     )
-
-
-def test_a_changed_peer_costs_one_element_of_the_set() -> None:
-    before = Firewall("192.0.2.1", "ipip", ("192.0.2.2", "192.0.2.3"), owner=OWNER)
-    after = Firewall("192.0.2.1", "ipip", ("192.0.2.2", "192.0.2.4"), owner=OWNER)
-    commands = list(firewall_commands(before, after))
-    assert [(verb, command[verb]["element"]["elem"]) for command in commands for verb in command] == [
-        ("add", ["192.0.2.4"]),
-        ("delete", ["192.0.2.3"]),
-    ]
-
-
-def test_a_guard_that_someone_changed_is_replaced_whole() -> None:
-    broken = Firewall("192.0.2.1", "ipip", owner=OWNER, intact=False)
-    verbs = [
-        f"{verb} {next(iter(command[verb]))}"
-        for command in firewall_commands(broken, Firewall("192.0.2.1", "ipip", owner=OWNER))
-        for verb in command
-    ]
-    assert verbs == ["add table", "delete table", "add table", "add set", "add chain", "add rule"]
-
-
-@pytest.mark.parametrize(
-    "wall",
-    [Firewall("192.0.2.1", "ipip", ("192.0.2.2",), owner=OWNER), Firewall("192.0.2.1", "vxlan", (), 8472, OWNER)],
-)
-def test_a_listing_is_read_back_to_the_guard(wall: Firewall) -> None:
-    chain = {
-        "family": "inet",
-        "table": "podnet_overlay",
-        "name": "guard",
-        "type": "filter",
-        "hook": "input",
-        "prio": -10,
-        "policy": "accept",
-        "handle": 2,
-    }
-    rules = [{"rule": {**rule, "handle": 3}} for rule in firewall_rules(wall)]
-    rules[0]["rule"]["expr"] = [
-        {"counter": {"packets": 4, "bytes": 99}} if "counter" in part else part for part in rules[0]["rule"]["expr"]
-    ]
-    peers = {"set": {"name": "peers", **({"elem": list(wall.peers)} if wall.peers else {})}}
-    assert parse_firewall([{"metainfo": {}}, {"table": {}}, peers, {"chain": chain}, *rules]) == wall
-    assert not parse_firewall([peers, {"chain": {**chain, "policy": "drop"}}, *rules]).intact
-    assert not parse_firewall([peers, {"chain": chain}]).intact

@@ -42,6 +42,7 @@ def test_a_rendered_state_is_read_back_to_itself(state: State) -> None:
         key: item
         for key, item in owned_by_one(state).items()
         if not (item.key[0] == "file" and ("namespace", item.key[1]) not in state)
+        and item.key != ("firewall",)  # it is read and rendered by _firewall
     }
     read = parse(render(state, OWNER), OWNER)
     assert {key: merge(item, state[key]) for key, item in read.items()} == state
@@ -116,7 +117,10 @@ def test_the_designs_words_are_understood() -> None:
         ({"namespaces": [{"name": "../etc"}]}, "no namespace name"),
         ({"namespaces": [{"name": "web", "files": {"../passwd": "x"}}]}, "no namespace name"),
         ({"sysctls": [{"name": "../../etc", "value": "1"}]}, "no sysctl name"),
-        ({"firewall": {"local": "192.0.2.1", "backend": "vxlan"}}, "port is missing"),
+        ({"files": [{"path": "etc/x", "content": ""}]}, "no absolute path"),
+        ({"files": [{"path": "/etc/../x", "content": ""}]}, "no absolute path"),
+        ({"files": [{"path": "/x", "content": "", "mode": "rw"}]}, "no permissions"),
+        ({"files": [{"path": "/x"}]}, "content is missing"),
         ([], "no mapping"),
     ],
 )

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils._model import (
-    Firewall,
     ForwardingEntry,
     Mistakes,
     Neighbour,
     Route,
     of_type,
-    state_of,
 )
 from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand, vtep_mac
 
@@ -53,11 +51,6 @@ def test_vxlan_needs_a_neighbour_and_a_forwarding_entry_beside_the_route() -> No
     assert Route("", "10.244.1.0/24", "10.244.1.0", "flannel.1", True) in state.values()
     assert Neighbour("", "flannel.1", "10.244.1.0", "0e:58:0a:f4:01:00") in state.values()
     assert ForwardingEntry("", "flannel.1", vtep_mac("10.244.1.0/24"), "198.51.100.12") in state.values()
-
-
-def test_the_guard_takes_packets_from_every_other_node() -> None:
-    state = expand(state_of([Firewall("198.51.100.11", "ipip", ("192.0.2.1",))]), {**CLAUSE, "backend": "ipip"}, TABLE)
-    assert next(of_type(state, Firewall)).peers == ("192.0.2.1", "198.51.100.12", "203.0.113.13")
 
 
 def test_all_that_is_wrong_with_clause_and_table_is_told() -> None:
