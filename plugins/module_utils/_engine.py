@@ -256,7 +256,7 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
             return state
 
     desired = collected({}, lambda: parse(document, owner, namespace))
-    clause, wall = document.get("peers"), document.get("firewall")
+    clause, wall = (document.get(key) if isinstance(document, Mapping) else None for key in ("peers", "firewall"))
     table = clause.get("table") or {} if isinstance(clause, Mapping) else {}
     if clause:
         desired = collected(desired, lambda: expand(desired, clause, table, namespace))
