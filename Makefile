@@ -12,7 +12,7 @@ QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
 FULL  := molecule-ipip kernel-ipip labs sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
-QUICK_PACKAGES := git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
+QUICK_PACKAGES := containernetworking-plugins git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
 PACKAGES := $(QUICK_PACKAGES) aardvark-dns busybox-static debian-archive-keyring e2fsprogs fakeroot iptables mmdebstrap netavark \
 	openssh-client podman qemu-system-x86 qemu-utils runc uidmap
 

@@ -24,6 +24,7 @@ CONFLIST = f"/etc/cni/net.d/10-{NAME}.conflist"
 DOCKER = "/etc/docker/daemon.json"
 PODMAN = f"/etc/containers/networks/{NAME}.json"
 PARTS = ("pods", "cni", "docker", "podman")
+ANCHOR = "podnet-anchor"
 LONGEST = 28
 """The longest prefix of a subnet that can be shared: of a longer one, overlay_pods' quarter holds no usable address."""
 
@@ -141,6 +142,16 @@ def podman_network(bridge: str, subnet: Network, mtu: int) -> dict[str, Any]:
         "options": {"mtu": str(mtu)},
         "ipam_options": {"driver": "host-local"},
     }
+
+
+def anchor(bridge: str, mtu: int) -> dict[str, Any]:
+    """A link of the document that keeps the bridge where Podman is: a port that is down and carries nothing.
+
+    Netavark before 1.14 knows only bridges of its own, and deletes one when it takes away the last port
+    (containers/podman#17844): on a node without pods, with the last container.
+    """
+    ends = {"mtu": mtu, "up": False}
+    return {"name": ANCHOR, "kind": "veth", "master": bridge, "peer": {"name": f"{ANCHOR}0", **ends}, **ends}
 
 
 def _quarters(subnet: Network) -> dict[str, Network]:

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils._files import PARTS, files, parts
+from ansible_collections.podnet.overlay.plugins.module_utils._files import PARTS, anchor, files, parts
+from ansible_collections.podnet.overlay.plugins.module_utils._model import Link, of_type, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,3 +129,11 @@ def test_podman_gets_its_quarter_as_a_lease_range_under_an_id_that_stays() -> No
     ]
     assert (network["driver"], network["network_interface"], network["dns_enabled"]) == ("bridge", "cni0", False)
     assert network["options"] == {"mtu": "1480"}
+
+
+def test_the_anchor_is_a_port_of_the_bridge_that_carries_nothing() -> None:
+    bridge = {"name": "cni0", "kind": "bridge"}
+    links = {link.name: link for link in of_type(parse({"links": [bridge, anchor("cni0", 1480)]}, "overlay"), Link)}
+    assert links.keys() == {"cni0", "podnet-anchor", "podnet-anchor0"}
+    assert (links["podnet-anchor"].master, links["podnet-anchor"].mtu) == ("cni0", 1480)
+    assert (links["podnet-anchor"].up, links["podnet-anchor0"].up) == (False, False)

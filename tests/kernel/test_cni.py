@@ -1,0 +1,172 @@
+"""Debian's CNI plugins on nodes of an overlay, run as a container runtime does, with the conflist that the overlay writes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils._files import CONFLIST, files, parts
+
+from tests.kernel.cni import PLUGINS, Runtime
+from tests.kernel.far_end import LOST, PROTOCOLS, Place, Seen, asked
+from tests.kernel.hosts import Host
+from tests.kernel.overlays import MTUS, NETWORK, NODES, TABLE, document, overlay
+
+BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
+OTHERS = {"client": "198.51.100.99"}
+"""A machine that is no member, and knows no way to pods."""
+NODE, BRIDGE = NODES["node1"]["public_ip"], "10.244.0.1"
+HELD = "/var/lib/cni/networks/podnet-overlay"
+"""Where host-local keeps who has which address."""
+
+pytestmark = pytest.mark.skipif(not Path(PLUGINS, "portmap").exists(), reason="needs containernetworking-plugins")
+
+
+def wanted(name: str, backend: str, **changes: Any) -> dict[str, Any]:
+    """A node's document with overlay_cni."""
+    made = files(
+        bridge="cni0",
+        network=ipaddress.IPv4Network(NETWORK),
+        subnet=ipaddress.IPv4Network(NODES[name]["subnet"]),
+        mtu=MTUS[backend],
+        masquerade=True,
+        hairpin=True,
+        cni=True,
+        docker=False,
+        podman=False,
+    )
+    return {**document(name, backend, firewall={}), "files": made, **changes}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two nodes that take containers by CNI."""
+
+    backend: str
+    hosts: Mapping[str, Host]
+    runtime: Runtime
+
+    @property
+    def node(self) -> Host:
+        return self.hosts["node1"]
+
+    def converge(self, **changes: Any) -> dict[str, Any]:
+        return self.node.module(
+            "topology", name="overlay", document=wanted("node1", self.backend, **changes), peers=TABLE
+        )
+
+
+@pytest.fixture(params=BACKENDS)
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    backend = str(request.param)
+    with overlay(backend, firewall={}, others=OTHERS) as hosts:
+        for name in NODES:
+            hosts[name].module("topology", name="overlay", document=wanted(name, backend), peers=TABLE)
+        yield Fleet(backend, hosts, Runtime(hosts["node1"].sh, hosts["node1"].run("cat", CONFLIST).stdout))
+
+
+def bridge(host: Host) -> Any:
+    """What everybody on the bridge relies on."""
+    (link,) = host.json("ip", "-j", "-d", "address", "show", "dev", "cni0")
+    return {
+        "addresses": [item["local"] for item in link["addr_info"] if item["family"] == "inet"],
+        **{key: link[key] for key in ("ifindex", "address", "mtu", "flags", "ifalias")},
+    }
+
+
+def ports(host: Host) -> dict[str, Any]:
+    return {item["ifname"]: item for item in host.json("bridge", "-j", "-d", "link")}
+
+
+def test_a_container_gets_an_address_of_its_part_and_routes_by_the_bridge(fleet: Fleet) -> None:
+    before, known = bridge(fleet.node), ports(fleet.node).keys()
+    result = fleet.runtime.add("c1")
+    first, last = (
+        ipaddress.IPv4Interface(f"{item}/24") for item in parts(ipaddress.IPv4Network(NODES["node1"]["subnet"]))["cni"]
+    )
+    assert first <= ipaddress.IPv4Interface(result["ips"][0]["address"]) <= last
+    (link,) = fleet.node.json("ip", "-n", "c1", "-j", "-4", "address", "show", "dev", "eth0")
+    assert (f"{link['addr_info'][0]['local']}/24", link["mtu"]) == (result["ips"][0]["address"], MTUS[fleet.backend])
+    routes = {item["dst"]: item.get("gateway") for item in fleet.node.json("ip", "-n", "c1", "-j", "route")}
+    assert routes == {"default": BRIDGE, "10.244.0.0/24": None, "10.244.0.0/16": BRIDGE}
+    (port,) = ports(fleet.node).keys() - known
+    assert (ports(fleet.node)[port]["master"], ports(fleet.node)[port]["hairpin"]) == ("cni0", True)
+    fleet.runtime.check("c1")
+    assert bridge(fleet.node) == before
+
+
+def test_a_container_and_the_pods_of_all_nodes_see_each_others_own_addresses(fleet: Fleet) -> None:
+    address = fleet.runtime.add("c1")["ips"][0]["address"].split("/")[0]
+    container = Place(fleet.node, "c1")
+    for name, node in NODES.items():
+        pod = Place(fleet.hosts[name], "db")
+        for protocol in PROTOCOLS:
+            out = asked(container, (node["pods"]["db"], 7000), pod, protocol=protocol)
+            back = asked(pod, (address, 7000), container, protocol=protocol)
+            assert (out.address, out.answered) == (address, True), name
+            assert (back.address, back.answered) == (node["pods"]["db"], True), name
+
+
+@pytest.mark.parametrize("bridge_nf", [0, 1])
+def test_a_containers_port_mapping_works_from_everywhere(fleet: Fleet, bridge_nf: int) -> None:
+    fleet.node.sh(f"echo {bridge_nf} 2>/dev/null >/proc/sys/net/bridge/bridge-nf-call-iptables || test {bridge_nf} = 0")
+    fleet.runtime.add("c1", "8080:80/tcp", "8080:80/udp")
+    container = Place(fleet.node, "c1")
+    seen = {}
+    for protocol in PROTOCOLS:
+        for who, client, target in (
+            ("a machine outside", Place(fleet.hosts["client"]), NODE),
+            ("a pod of another node", Place(fleet.hosts["node2"], "web"), NODE),
+            ("a pod of its node", Place(fleet.node, "web"), NODE),
+            ("a pod of its node, by the bridge", Place(fleet.node, "web"), BRIDGE),
+            ("itself", container, NODE),
+            ("its node", Place(fleet.node), NODE),
+            ("its node's loopback", Place(fleet.node), "127.0.0.1"),
+        ):
+            seen[protocol, who] = asked(client, (target, 8080), container, protocol=protocol, listen=80)
+    assert {case: str(found) for case, found in seen.items() if not found.answered} == {}
+    assert seen["tcp", "a machine outside"].address == OTHERS["client"]
+
+
+def test_containers_outlive_a_converge_and_one_that_changes_nothing_says_so(fleet: Fleet) -> None:
+    fleet.runtime.add("c1", "8080:80/tcp")
+    fleet.runtime.add("c2")
+    before = ports(fleet.node).keys()
+    assert fleet.converge()["changed"] is False
+    fewer = wanted("node1", fleet.backend)
+    fewer["links"] = [link for link in fewer["links"] if link["name"] != "veth-web"]
+    fewer["namespaces"] = [{"name": "db"}]
+    fewer["routes"] = [route for route in fewer["routes"] if route["namespace"] == "db"]
+    fewer["firewall"]["pods"] = [pod for pod in fewer["firewall"]["pods"] if pod["name"] == "db"]
+    assert fleet.converge(**fewer)["changed"] is True
+    assert ports(fleet.node).keys() == before - {"veth-web"}
+    fleet.runtime.check("c2")
+    outside = asked(Place(fleet.hosts["client"]), (NODE, 8080), Place(fleet.node, "c1"), listen=80)
+    assert outside.answered
+
+
+def test_what_is_deleted_leaves_nothing(fleet: Fleet) -> None:
+    def state() -> tuple[Any, ...]:
+        rules = fleet.node.json("nft", "-j", "list", "ruleset")["nftables"]
+        chains = [item["chain"]["name"] for item in rules if "chain" in item]
+        targets = [
+            str(item["rule"]["expr"]) for item in rules if "rule" in item and "dnat" in str(item["rule"]["expr"])
+        ]
+        held = [name for name in fleet.node.sh(f"ls {HELD}").split() if name[0].isdigit()]
+        return bridge(fleet.node), fleet.node.links(), chains, targets, held, fleet.node.run("ip netns list").stdout
+
+    fleet.runtime.add("first", "8080:80/tcp")  # portmap's own chains stay for the next
+    fleet.runtime.delete("first")
+    before = state()
+    fleet.runtime.add("c1", "8080:80/tcp", "5353:53/udp")
+    assert state() != before
+    fleet.runtime.delete("c1")
+    assert state() == before
+    assert asked(Place(fleet.hosts["client"]), (NODE, 8080), Place(fleet.node, "web"), listen=80, patience=0.5) in (
+        LOST,
+        Seen("refused", 0, False),
+    )
