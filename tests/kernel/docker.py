@@ -55,7 +55,9 @@ class Docker:
 def running(host: Host) -> Iterator[Docker]:
     """The daemon on *host*, with an image that holds busybox; its containers end with it."""
     docker = Docker(host)
-    daemon = host.popen("sh", "-c", f"exec {DAEMON} >{LOG} 2>&1", env={**os.environ, "PATH": PATH})
+    group = f"podnet-{host.pid}"
+    command = f"exec {DAEMON} --cgroup-parent={group} >{LOG} 2>&1"
+    daemon = host.popen("sh", "-c", command, env={**os.environ, "PATH": PATH})
     try:
         deadline = time.monotonic() + PATIENCE
         while host.run("test", "-S", SOCKET, check=False).returncode:
@@ -74,3 +76,4 @@ def running(host: Host) -> Iterator[Docker]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             raise
+        host.sh(f"find /sys/fs/cgroup -depth -type d -path '*/{group}*' -exec rmdir {{}} +")
