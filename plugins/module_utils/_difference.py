@@ -408,7 +408,9 @@ def _name(item: Object) -> str:
         return "link %s%s" % (item.name, " in namespace %s" % item.namespace if item.namespace else "")
     if isinstance(item, File):
         return "file %s" % item.path
-    return "nftables table podnet_overlay" if isinstance(item, Firewall) else describe(item)
+    if isinstance(item, Firewall):
+        return "nftables table %s podnet_overlay" % ("inet" if '"inet"' in "".join(item.objects) else "bridge")
+    return describe(item)
 
 
 def _whose(wanted: Object, item: Object) -> str:

@@ -262,6 +262,8 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
         desired = collected(desired, lambda: expand(desired, clause, table, namespace))
     if wall:
         peers = others(clause, table) if clause and not mistakes else {}
+        if isinstance(clause, Mapping) and isinstance(wall, Mapping) and wall.get("local"):
+            wall = {"tunnel": clause.get("dev"), **wall}  # documents of 0.2.0 have it there only
         desired = collected(desired, lambda: {**desired, **state_of([_firewall.desired(wall, owner, peers)])})
     if mistakes:
         raise Mistakes(mistakes)

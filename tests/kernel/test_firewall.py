@@ -1,0 +1,156 @@
+"""The firewall's tables in the kernel: what a clause asks for is what nft then lists, and a change is one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _firewall
+from hypothesis import HealthCheck, given, settings
+
+from tests.kernel.hosts import Host
+from tests.unit.plugins.module_utils.states import clauses
+
+NOT_THE_RULES = re.compile(r"packets [0-9]+ bytes [0-9]+|# handle [0-9]+")
+
+
+def written(clause: _firewall.Clause) -> dict[str, Any]:
+    """A clause as a document has it."""
+    raw = {key: value for key, value in dataclasses.asdict(clause).items() if value not in (None, "")}
+    masquerade = raw.get("masquerade")
+    if masquerade:
+        masquerade["except"] = masquerade.pop("exceptions")
+    for allow in raw.get("policy", ()):
+        allow["from"] = allow.pop("from_group")
+    return json.loads(json.dumps(raw))  # type: ignore[no-any-return]
+
+
+def ruleset(host: Host) -> str:
+    return NOT_THE_RULES.sub("", host.run("nft list ruleset").stdout)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(one=clauses(), other=clauses())
+def test_any_clause_follows_any_other_and_then_nothing_is_left_to_do(
+    host: Host, one: _firewall.Clause, other: _firewall.Clause
+) -> None:
+    for clause in (one, other):
+        document = {"firewall": written(clause)}
+        foreseen = host.module("topology", document=document, check=True)
+        done = host.module("topology", document=document)
+        assert (foreseen["operations"], foreseen["diff"]) == (done["operations"], done["diff"])
+        assert not host.module("topology", document=document)["changed"]
+    after = ruleset(host)
+    host.module("topology", state="absent")
+    assert ruleset(host) == ""
+    host.module("topology", document={"firewall": written(other)})
+    assert ruleset(host) == after
+    assert not host.module("topology", document=host.module("topology_info")["document"])["changed"]
+    host.module("topology", state="absent")
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    clause = {
+        "backend": "ipip",
+        "local": "192.0.2.1",
+        "tunnel": "flannel.ipip",
+        "peers": {"10.244.1.0/24": "192.0.2.2"},
+    }
+    return {"firewall": {**clause, **changes}}
+
+
+def test_a_change_of_peers_leaves_the_counters_of_the_rules_as_they_are(host: Host) -> None:
+    host.module("topology", document=document())
+    before = host.json("nft", "-j", "list", "chain", "inet", "podnet_overlay", "guard")["nftables"]
+    host.module("topology", document=document(peers={"10.244.2.0/24": "192.0.2.3"}))
+    after = host.json("nft", "-j", "list", "chain", "inet", "podnet_overlay", "guard")["nftables"]
+    assert after == before  # handles included: the rules were not made anew
+
+
+def test_the_rules_of_others_stay_as_they_are(host: Host) -> None:
+    others = "nft add table inet mine; nft add chain inet mine x; nft add rule inet mine x counter drop; nft add table bridge mine"
+    host.sh(others)
+    before = ruleset(host)
+    host.module("topology", document=document())
+    host.module("topology", document=document(backend="vxlan", tunnel="flannel.1"))
+    assert before in ruleset(host) or all(line in ruleset(host) for line in before.splitlines())
+    host.module("topology", state="absent")
+    assert ruleset(host) == before
+
+
+@pytest.mark.parametrize("family", ["inet", "bridge"])
+def test_a_foreign_table_of_our_name_is_named_and_nothing_is_changed(host: Host, family: str) -> None:
+    host.sh(f"nft add table {family} podnet_overlay; nft add chain {family} podnet_overlay mine")
+    before = ruleset(host)
+    answer = host.module("topology", document=document(), fails=True)
+    assert f"nftables table {family} podnet_overlay is there already and not ours" in answer["msg"]
+    assert ruleset(host) == before
+
+
+NFT = """#!{python}
+import os, sys
+if "-j" in sys.argv and {refuse!r}:
+    sys.exit({refuse!r})
+os.execv("/usr/sbin/nft", ["nft", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("refuse", "told"),
+    [
+        ("Error: JSON support not compiled-in", "Install the distribution's nftables, which has it"),
+        (
+            "netlink: Error: Unable to initialize Netlink socket: Protocol not supported",
+            "This kernel has no nftables (CONFIG_NF_TABLES)",
+        ),
+        ("Error: Could not process rule: Operation not supported", "lacks a part of nftables"),
+    ],
+)
+def test_an_nft_or_kernel_that_cannot_hold_the_tables_is_named_and_nothing_is_changed(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: str, told: str
+) -> None:
+    nft = tmp_path / "nft"
+    nft.write_text(NFT.format(python=sys.executable, refuse=refuse))
+    nft.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    answer = host.module("topology", document={**document(), "links": [{"name": "cni0", "kind": "bridge"}]}, fails=True)
+    assert told in answer["msg"]
+    assert "cni0" not in host.links()
+
+
+def test_a_host_without_nft_is_told_what_to_install_but_foreseen_in_check_mode(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "install the package nftables" in host.module("topology", document=document(), fails=True)["msg"]
+    assert host.module("topology", document=document(), check=True)["changed"]
+
+
+def test_a_file_of_the_document_is_written_repaired_and_removed(host: Host) -> None:
+    wanted = {"files": [{"path": "/run/flannel/subnet.env", "content": "FLANNEL_MTU=1480\n", "mode": "0640"}]}
+    foreseen = host.module("topology", document=wanted, check=True)
+    done = host.module("topology", document=wanted)
+    assert foreseen["diff"] == done["diff"]
+    assert host.run("stat -c %a /run/flannel/subnet.env").stdout == "640\n"
+    host.sh("echo changed > /run/flannel/subnet.env")
+    assert host.module("topology", document=wanted)["operations"][0].startswith("change file /run/flannel/subnet.env")
+    assert host.run("cat /run/flannel/subnet.env").stdout == "FLANNEL_MTU=1480\n"
+    assert not host.module("topology", document=wanted)["changed"]
+    host.module("topology", state="absent")
+    assert host.run("cat /run/flannel/subnet.env", check=False).returncode != 0
+
+
+def test_a_foreign_file_in_the_way_is_named_and_stays(host: Host) -> None:
+    host.sh("mkdir /run/flannel; echo FLANNEL_MTU=1500 > /run/flannel/subnet.env")
+    wanted = {"files": [{"path": "/run/flannel/subnet.env", "content": "FLANNEL_MTU=1480\n"}]}
+    answer = host.module("topology", document=wanted, fails=True)
+    assert "file /run/flannel/subnet.env is there already and not ours" in answer["msg"]
+    assert host.run("cat /run/flannel/subnet.env").stdout == "FLANNEL_MTU=1500\n"
+    host.module("topology", document=wanted, adopt=True)
+    assert host.run("cat /run/flannel/subnet.env").stdout == "FLANNEL_MTU=1480\n"
