@@ -319,7 +319,8 @@ def conflicts(
         if present is None or owned(present) or _goes_with_its_address(present, desired, observed, owned):
             continue
         if _foreign(wanted, present, owner, adopt):
-            reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, owner))
+            named = present if isinstance(wanted, Firewall) else wanted
+            reasons = (_name(named), _whose(wanted, present), _remedy(wanted, present, owner))
             found.append("%s is there already and not ours (%s): %s" % reasons)
     for wanted in absent:
         present = observed.get(wanted.key)

@@ -642,7 +642,7 @@ def _ports(made: _Tables, clause: Clause) -> None:
 def _postrouting(made: _Tables, clause: Clause) -> None:
     """Under which address a packet leaves. Before everyone else's, whose masquerade would hide pods from each other."""
     masquerade = clause.masquerade
-    within = [_match(_SADDR, _prefix(clause.network)), _match(_DADDR, _prefix(clause.network))]
+    from_pods, to_pods = _match(_SADDR, _prefix(clause.network)), _match(_DADDR, _prefix(clause.network))
     if masquerade and masquerade.exceptions:
         networks = _disjoint(masquerade.exceptions)
         made.set("not_masqueraded", "ipv4_addr", map(_prefix, networks), interval=True)
@@ -655,28 +655,26 @@ def _postrouting(made: _Tables, clause: Clause) -> None:
     if clause.ports:
         mapped = _match({"ct": {"key": "status"}}, "dnat", "in")
         subnet = _prefix(clause.subnet)
-        to_pods = _meta("oifname", clause.bridge)
-        rule("the node's loopback to a mapped port", _match(_SADDR, _prefix(_LOOPBACK)), to_pods, as_device)
+        to_bridge = _meta("oifname", clause.bridge)
+        rule("the node's loopback to a mapped port", _match(_SADDR, _prefix(_LOOPBACK)), to_bridge, as_device)
         rule("a pod to a mapped port of its node", _match(_SADDR, subnet), _match(_DADDR, subnet), mapped, as_device)
     if masquerade:
         elsewhere = _match({"&": [_MARK, _MASQUERADED_ELSEWHERE]}, _MASQUERADED_ELSEWHERE)
         rule("kube-proxy masquerades these", elsewhere, _RETURN)
-    rule("pod to pod is never masqueraded", *within, _UNCHANGED)
+    rule("pod to pod is never masqueraded", from_pods, to_pods, _UNCHANGED)
+    rule("nor is multicast", from_pods, _match(_DADDR, _prefix(_MULTICAST)), _UNCHANGED)
     if masquerade is None:
         return
-    from_pods = within[0]
     if masquerade.exceptions:
         rule("networks that see the pods' addresses", from_pods, _match(_DADDR, "@not_masqueraded"), _UNCHANGED)
     if not masquerade.nodes:
         rule("nodes see the pods' addresses", from_pods, _match(_DADDR, "@nodes"), _UNCHANGED)
     rule("what comes to our own pods keeps its source", _match(_DADDR, _prefix(clause.subnet)), _RETURN)
-    out = _match(_DADDR, _prefix(_MULTICAST), "!=")
     fixed: Json = {"snat": {"family": "ip", "addr": masquerade.address}}
     if masquerade.random_fully:
         fixed["snat"]["flags"] = "fully-random"
-    rule("pods to the rest of the world", from_pods, out, fixed if masquerade.address else as_device)
-    not_pods = _match(_SADDR, _prefix(clause.network), "!=")
-    rule("from elsewhere to pods of other nodes", not_pods, within[1], as_device)
+    rule("pods to the rest of the world", from_pods, fixed if masquerade.address else as_device)
+    rule("from elsewhere to pods of other nodes", to_pods, as_device)
 
 
 def _bridge(made: _Tables, clause: Clause) -> None:

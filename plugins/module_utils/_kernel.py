@@ -1187,7 +1187,7 @@ def _nft(commands: Sequence[Mapping[str, Any]] | None, *arguments: str) -> Any:
 
 _NFT_REFUSALS = (
     ("JSON support not compiled", errno.EOPNOTSUPP, ". Install the distribution's nftables, which has it"),
-    ("netlink socket", errno.EPROTONOSUPPORT, ". This kernel has no nftables (CONFIG_NF_TABLES)"),
+    ("Netlink socket", errno.EPROTONOSUPPORT, ". This kernel has no nftables (CONFIG_NF_TABLES)"),
     ("not permitted", errno.EPERM, ""),
     ("not supported", errno.EOPNOTSUPP, ". This kernel lacks a part of nftables: load or install its nft_ modules"),
 )
