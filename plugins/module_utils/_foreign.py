@@ -2,27 +2,63 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Other programs' firewalls (placeholder: FOREIGN overwrites this file whole)."""
+"""Other programs' firewalls, and what has to be said in each so that the overlay passes.
+
+An accept in our table never overrides a drop in another's. So a drop of Docker's, firewalld's or ufw's is answered at the
+place that the program itself keeps for such rules: ``_foreign_docker``, ``_foreign_firewalld``, ``_foreign_ufw``. Nothing
+else of theirs is touched. They let pass whom it may concern; who may send at all is the business of our own table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from . import _foreign_docker, _foreign_firewalld, _foreign_ufw
 from ._model import Accept
+
+# firewalld comes before Docker: its reload flushes the iptables of Docker.
+_PROGRAMS: dict[str, Any] = {"firewalld": _foreign_firewalld, "docker": _foreign_docker, "ufw": _foreign_ufw}
 
 
 def active() -> list[str]:
-    return []
+    """The programs whose firewall is in force on this host now. No process is started for one that is not there."""
+    return [program for program, module in _PROGRAMS.items() if module.active()]
 
 
-def wanted(program: str, owner: str, **words: Any) -> Accept:
-    return Accept(program, tuple(words), owner)
+def wanted(
+    program: str,
+    owner: str,
+    *,
+    network: object,
+    bridge: str,
+    tunnel: str | None,
+    backend: str,
+    port: int | None,
+    peers: object = None,  # noqa: ARG001 - whoever the peers are, the words are the same
+) -> Accept:
+    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets and the pods'."""
+    words = {"network": str(network), "bridge": bridge, "tunnel": tunnel, "backend": backend, "port": port}
+    return Accept(program, tuple(sorted(_PROGRAMS[program].rules(**words))), owner)
 
 
 def read() -> Iterator[Accept]:
-    return iter(())
+    """What of ours is there, of programs that are not in force now too.
+
+    A rule that is there in part, or not as it was made, has a word on it in brackets, and so is not the wanted one.
+    """
+    for program, module in _PROGRAMS.items():
+        rules, owner = module.read()
+        if rules:
+            yield Accept(program, tuple(sorted(rules)), owner)
 
 
 def write(before: Accept | None, after: Accept | None) -> None:
-    raise OSError("%s %s" % (before, after))
+    """Make what is there of ours into *after*, whatever is there now; None is nothing at all.
+
+    Raises:
+        OSError: the program refused; its text is in the program's own words.
+    """
+    item = after or before
+    if item is not None:
+        _PROGRAMS[item.program].write(item.owner, after.rules if after else ())

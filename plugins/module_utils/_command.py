@@ -1,0 +1,40 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Commands of other programs: where they are, and what they say when they fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+
+# Ansible's PATH may lack what root's has.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def found(name: str) -> bool:
+    """Whether there is such a program."""
+    return shutil.which(name, path=_PATH) is not None
+
+
+def run(*words: str, text: str = "") -> str:
+    """What a command prints, with *text* on its standard input.
+
+    Raises:
+        OSError: it failed; the text is its own, after its name.
+    """
+    answer = attempt(*words, text=text)
+    if answer.returncode:
+        said = " ".join((answer.stderr or answer.stdout).split()) or "ended with %d" % answer.returncode
+        denied = os.geteuid() != 0 or "Permission denied" in said or "not permitted" in said
+        raise OSError(errno.EPERM if denied else errno.EINVAL, "%s: %s" % (" ".join(words), said))
+    return answer.stdout
+
+
+def attempt(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """The same, where failing is an answer too."""
+    environment = {**os.environ, "PATH": _PATH, "LC_ALL": "C"}
+    return subprocess.run(words, input=text, capture_output=True, text=True, check=False, env=environment)
