@@ -154,3 +154,37 @@ def test_a_foreign_file_in_the_way_is_named_and_stays(host: Host) -> None:
     assert host.run("cat /run/flannel/subnet.env").stdout == "FLANNEL_MTU=1500\n"
     host.module("topology", document=wanted, adopt=True)
     assert host.run("cat /run/flannel/subnet.env").stdout == "FLANNEL_MTU=1480\n"
+
+
+GUARD_OF_0_2_0 = """
+table inet podnet_overlay {
+  set peers { type ipv4_addr; elements = { 198.51.100.12 } }
+  chain guard {
+    type filter hook input priority filter - 10; policy accept;
+    ip daddr 198.51.100.11 udp dport 8472 ip saddr != @peers counter drop comment "podnet.overlay:overlay vxlan to 198.51.100.11 only from peers"
+  }
+}
+"""
+
+
+def test_the_guard_of_release_0_2_0_becomes_this_ones_and_goes_with_its_document(host: Host) -> None:
+    older = {
+        "firewall": {"local": "198.51.100.11", "backend": "vxlan", "port": 8472},
+        "peers": {
+            "backend": "vxlan",
+            "subnet": "10.244.0.0/24",
+            "public_ip": "198.51.100.11",
+            "dev": "flannel.1",
+            "table": {},
+        },
+    }
+    saved = {"version": 1, "name": "overlay", "document": older, "before": [], "previous": []}
+    host.sh(
+        f"printf '%s' '{GUARD_OF_0_2_0}' | nft -f -; mkdir -p /var/lib/podnet-overlay;"
+        f" printf '%s' '{json.dumps(saved)}' > /var/lib/podnet-overlay/overlay.json"
+    )
+    wanted = document(backend="vxlan", tunnel="flannel.1")
+    assert host.module("topology", document=wanted)["changed"]
+    assert not host.module("topology", document=wanted)["changed"]
+    host.module("topology", state="absent")
+    assert ruleset(host) == ""
