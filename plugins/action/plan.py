@@ -70,6 +70,7 @@ class ActionModule(ActionBase):
             return {
                 **self._save(path, leases, plan.leases),
                 "peers": plan.peers,
+                "groups": plan.groups,
                 "documents": plan.documents,
                 "probes": plan.probes,
                 "mtus": plan.mtus,
@@ -167,7 +168,7 @@ def _checked(inventory: _inventory.Inventory, path: str, play: Sequence[str]) ->
     return {
         "changed": False,
         "leases_file": path,
-        "settings": {**dataclasses.asdict(inventory.settings), "network": str(inventory.settings.network)},
+        "settings": inventory.settings.as_dict(),
         "nodes": {
             name: {
                 "subnet": str(lease.subnet),

@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
+from . import _files
 from ._facts import Facts, Underlay
 from ._inventory import Node, Pod, Settings
 from ._leases import Lease
 from ._model import DOCUMENT_VERSION, mac_of
 from ._peers import vtep_mac
+from ._readers import LOWEST_MTU
 
 
 def document_of(
@@ -21,7 +25,7 @@ def document_of(
     """What one host has to be, in the terms of podnet.overlay.topology. Its size does not depend on the number of nodes."""
     subnet, length = lease.subnet, lease.subnet.prefixlen
     gateway = str(subnet[1])
-    files = _files(node, lease, facts, gateway)
+    files = _etc(node, lease, facts, gateway)
     links: list[dict[str, Any]] = [
         {
             "name": settings.bridge,
@@ -38,7 +42,7 @@ def document_of(
             "kind": "veth",
             "mtu": lease.mtu,
             "master": settings.bridge,
-            "port": {"hairpin": True},
+            "port": {"hairpin": settings.hairpin},
             "peer": {
                 "name": "eth0",
                 "namespace": name,
@@ -49,7 +53,7 @@ def document_of(
         }
         for name, address in lease.pods.items()
     ]
-    document: dict[str, Any] = {
+    return {
         "version": DOCUMENT_VERSION,
         "name": owner,
         "namespaces": [{"name": name, "files": files} for name in lease.pods],
@@ -59,7 +63,18 @@ def document_of(
             for name in lease.pods
             for dst in ("default", str(settings.network))
         ],
-        "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}],
+        "sysctls": [*_sysctls(settings, node)],
+        "files": _files.files(
+            bridge=settings.bridge,
+            network=settings.network,
+            subnet=subnet,
+            mtu=lease.mtu or LOWEST_MTU,
+            masquerade=settings.masquerade,
+            hairpin=settings.hairpin,
+            cni=settings.cni,
+            docker=settings.docker,
+            podman=settings.podman,
+        ),
         "peers": {
             "backend": settings.backend,
             "subnet": str(subnet),
@@ -70,12 +85,57 @@ def document_of(
             "direct_routing": settings.direct_routing,
             "network": str(settings.network),
         },
+        "firewall": _firewall(settings, node, lease),
     }
-    if settings.tunnel:
-        document["firewall"] = {"local": lease.public_ip, "backend": settings.backend}
-        if settings.backend == "vxlan":
-            document["firewall"]["port"] = settings.port
-    return document
+
+
+def _sysctls(settings: Settings, node: Node) -> Iterator[dict[str, str]]:
+    yield {"name": "net.ipv4.ip_forward", "value": "1"}
+    if any(
+        pod.ports for pod in node.pods
+    ):  # else what comes from 127.0.0.1 to a mapped port would not leave by the bridge
+        bridge = settings.bridge.replace(".", "/")  # as sysctl(8) has an interface's dots
+        yield {"name": f"net.ipv4.conf.{bridge}.route_localnet", "value": "1"}
+
+
+def _firewall(settings: Settings, node: Node, lease: Lease) -> dict[str, Any]:
+    """What may pass on the node. Peers and groups, which are of the whole fleet, are told to all hosts at once."""
+    wanted = {pod.name: pod for pod in node.pods}
+    tunnelled: dict[str, Any] = {"local": lease.public_ip, "tunnel": settings.tunnel} if settings.tunnel else {}
+    if settings.backend == "vxlan":
+        tunnelled.update(vni=settings.vni, port=settings.port)
+    masquerade = {
+        "nodes": settings.masquerade_nodes,
+        "except": list(settings.no_masquerade),
+        "random_fully": settings.masquerade_random_fully,
+        "address": node.snat_address,
+    }
+    return {
+        "backend": settings.backend,
+        "bridge": settings.bridge,
+        "network": str(settings.network),
+        "subnet": str(lease.subnet),
+        **tunnelled,
+        "trusted_sources": [dict(source) for source in settings.trusted_sources],
+        "masquerade": masquerade if settings.masquerade else None,
+        "antispoof": settings.antispoof,
+        "pods": [
+            {
+                "name": name,
+                "interface": wanted[name].interface,
+                "mac": mac_of(address),
+                "address": address,
+                "group": wanted[name].group,
+            }
+            for name, address in lease.pods.items()
+        ],
+        "ports": [
+            {"pod": name, "address": address, **dataclasses.asdict(mapping)}
+            for name, address in lease.pods.items()
+            for mapping in wanted[name].ports
+        ],
+        "policy": None if settings.policy is None else [dict(rule) for rule in settings.policy],
+    }
 
 
 def _tunnel(settings: Settings, lease: Lease, underlay: Underlay) -> dict[str, Any] | None:
@@ -110,7 +170,7 @@ def _tunnel(settings: Settings, lease: Lease, underlay: Underlay) -> dict[str, A
     return None
 
 
-def _files(node: Node, lease: Lease, facts: Facts, gateway: str) -> dict[str, str]:
+def _etc(node: Node, lease: Lease, facts: Facts, gateway: str) -> dict[str, str]:
     """What ``ip netns exec`` shows under /etc: names of the host and its pods, and a resolver that a pod can reach."""
     names = [
         "127.0.0.1\tlocalhost",

@@ -17,10 +17,7 @@ from typing import Any
 
 from ._inventory import Network, Node, Settings
 from ._peers import BACKENDS
-from ._readers import LOWEST_MTU
-
-OVERHEAD = {"ipip": 20, "vxlan": 50, "host-gw": 0}
-"""What a backend adds to a packet, in bytes."""
+from ._readers import LOWEST_MTU, OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class Facts:
     python: str = ""
     missing: tuple[str, ...] = ()
     obstacles: tuple[Mapping[str, Any], ...] = ()
+    listening: frozenset[tuple[str, str, int]] = frozenset()
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Facts:
@@ -79,6 +77,7 @@ class Facts:
             result["python"],
             tuple(result["missing"]),
             tuple(result["obstacles"]),
+            frozenset((item["protocol"], item["address"], item["port"]) for item in result.get("listening") or ()),
         )
 
 
@@ -160,6 +159,7 @@ def mistakes_of(node: Node, facts: Facts, settings: Settings, subnets: Mapping[s
     for pod in node.pods:
         if facts.namespaces.get(pod.name, owner) != owner:
             yield f"overlay_pods: the host has a namespace {pod.name}{_of(facts.namespaces[pod.name])}; remove it, or choose another name"
+    yield from _port_mistakes(node, facts, owner)
     for address in facts.addresses:
         if address.interface in foreign - set(ours) and address.network.overlaps(settings.network):
             yield (
@@ -174,6 +174,32 @@ def mistakes_of(node: Node, facts: Facts, settings: Settings, subnets: Mapping[s
                 f"overlay_network: the host has a route to {route['dst']}{via} dev {route.get('dev')} proto {route.get('protocol')}, "
                 f"where {subnets[route['dst']]} belongs; remove it"
             )
+
+
+def _port_mistakes(node: Node, facts: Facts, owner: str) -> Iterator[str]:
+    """Addresses that a host would have to have for its port mappings and for masquerade, and ports that it uses itself."""
+    if not node.snat_address and not any(pod.ports for pod in node.pods):
+        return
+    own = {address.ip: address.interface for address in facts.addresses if facts.links.get(address.interface) != owner}
+    here = ", ".join(f"{ip} ({interface})" for ip, interface in own.items() if interface != "lo") or "none"
+    if node.snat_address and node.snat_address not in own:
+        yield f"overlay_snat_address: {node.snat_address} is not an address of the host; it has {here}"
+    for pod in node.pods:
+        for mapping in pod.ports:
+            where, address = f"overlay_pods: {pod.name}: {mapping}", mapping.host_address
+            if address and address not in own and not ipaddress.IPv4Address(address).is_loopback:
+                yield f"{where}: {address} is not an address of the host; it has {here}, or leave it out for any"
+            taken = [
+                at
+                for protocol, at, port in sorted(facts.listening)
+                if (protocol, port) == (mapping.protocol, mapping.host_port)
+                and (address is None or at in (address, "0.0.0.0", "::"))
+            ]
+            if taken:
+                yield (
+                    f"{where}: a process of the host listens on {taken[0]} port {mapping.host_port}/{mapping.protocol} already; "
+                    f"choose another host port, or stop it (ss -lnp 'sport = :{mapping.host_port}')"
+                )
 
 
 def _lacks(facts: Facts) -> list[str]:

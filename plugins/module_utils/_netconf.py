@@ -2,32 +2,43 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Flannel's net-conf.json (pkg/subnet/config.go) as the inventory's variables. Pure."""
+"""Flannel's net-conf.json (pkg/subnet/config.go, and each backend's own keys) as the inventory's variables. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-_SERVED = {  # in lower case, since Flannel reads its keys without regard to case
+from ._model import number
+from ._peers import BACKENDS
+from ._readers import OVERHEAD, truth
+
+_VARIABLES = {  # in lower case, since Flannel reads its keys without regard to case
     "network": "overlay_network",
     "subnetlen": "overlay_subnet_len",
-    "backend.type": "overlay_backend",
+    "subnetmin": "overlay_subnet_min",
+    "subnetmax": "overlay_subnet_max",
     "backend.directrouting": "overlay_direct_routing",
     "backend.vni": "overlay_vni",
     "backend.port": "overlay_port",
 }
+_OTHER_BACKENDS = (
+    "udp",
+    "wireguard",
+    "ipsec",
+    "extension",
+    "alloc",
+    "aws-vpc",
+    "gce",
+    "ali-vpc",
+    "tencent-vpc",
+)
 _NOT_SERVED = {
     "ipv6network",
-    "enableipv6",
-    "enablenftables",
-    "subnetmin",
-    "subnetmax",
     "ipv6subnetmin",
     "ipv6subnetmax",
     "ipv6subnetlen",
-    "backend.mtu",
     "backend.gbp",
     "backend.learning",
     "backend.macprefix",
@@ -36,10 +47,14 @@ _NOT_SERVED = {
     "backend.mode",
     "backend.persistentkeepaliveinterval",
 }
+_SWITCHES = {
+    "enableipv4": (True, "the overlay carries IPv4"),
+    "enableipv6": (False, "the overlay carries IPv4 only"),
+}
 
 
-def variables_of(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
-    """The variables that Flannel's net-conf.json (pkg/subnet/config.go) stands for."""
+def variables_of(raw: Any, group: str, mistakes: list[str], warnings: list[str]) -> dict[str, Any]:
+    """The variables that a net-conf.json, as mapping or text, stands for. What is wrong or worth a word is added."""
     if raw is None:
         return {}
     if isinstance(raw, str):
@@ -60,13 +75,49 @@ def variables_of(raw: Any, group: str, mistakes: list[str]) -> dict[str, Any]:
     flat = {key: value for key, value in conf.items() if key.lower() != "backend"}
     for backend in backends:
         flat.update({f"Backend.{key}": value for key, value in backend.items()})
-    variables = {}
+    kind = next((str(value).lower() for key, value in flat.items() if key.lower() == "backend.type"), "")
+    variables: dict[str, Any] = {}
     for key, value in flat.items():
-        if key.lower() in _SERVED:
-            is_type = key.lower() == "backend.type"
-            variables[_SERVED[key.lower()]] = str(value).lower() if is_type else value
-        elif key.lower() in _NOT_SERVED and value not in (False, None):
-            mistakes.append(f"{group}: overlay_net_conf: {key} is not served by this version; leave it out")
-        elif key.lower() not in _NOT_SERVED and (key.lower(), value) != ("enableipv4", True):
-            mistakes.append(f"{group}: overlay_net_conf: {key}: {value!r} is not known; leave it out")
+        try:
+            variables.update(_variable(key, value, kind))
+        except ValueError as error:
+            mistakes.append(f"{group}: overlay_net_conf: {key}: {error}")
+        if key.lower() == "enablenftables" and str(value).lower() == "false":
+            warnings.append(
+                f"{group}: overlay_net_conf: {key}: {value!r} changes nothing; the rules are nftables always"
+            )
     return variables
+
+
+def _variable(key: str, value: Any, backend: str) -> Iterator[tuple[str, Any]]:
+    """What one key stands for.
+
+    Raises:
+        ValueError: it is refused.
+    """
+    known = key.lower()
+    if known in _VARIABLES:
+        yield _VARIABLES[known], value
+    elif known == "backend.type":
+        if backend in _OTHER_BACKENDS:
+            raise ValueError(f"Flannel's {backend} is not served; choose one of {', '.join(BACKENDS)}")
+        if backend not in BACKENDS:
+            raise ValueError(f"{value!r} is none of {', '.join(BACKENDS)}")
+        yield "overlay_backend", backend
+    elif known == "backend.mtu":
+        if backend != "vxlan":
+            raise ValueError(
+                f"is not served with {backend or 'no Type'}, nor by Flannel; set overlay_mtu, the pods' own"
+            )
+        if number(0, 65535)(value):  # Flannel's is the MTU of the outgoing packets, 0 being the interface's
+            yield "overlay_mtu", number(0, 65535)(value) - OVERHEAD["vxlan"]
+    elif known in _SWITCHES:
+        served, why = _SWITCHES[known]
+        if truth(value) is not served:
+            raise ValueError(f"{value!r} is not served: {why}; leave it out")
+    elif known == "enablenftables":
+        truth(value)
+    elif known not in _NOT_SERVED:
+        raise ValueError(f"{value!r} is not known; leave it out")
+    elif value not in (False, None):
+        raise ValueError("is not served by this version; leave it out")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,21 @@ from typing import Any
 
 from ._documents import document_of
 from ._facts import Facts, Underlay, fit, mistakes_of, obstacle, off_link, underlay_of
-from ._inventory import Inventory, Network, Node
+from ._inventory import Inventory, Network, Node, Settings
 from ._leases import Lease, Leases, overlaps
 from ._model import Mistakes
 from ._probes import probes
-from ._shares import allocate, claimed, exhausted, kept_out, lease_of, pod_addresses, pods_of_no_subnet_yet
+from ._shares import (
+    allocate,
+    claimed,
+    exhausted,
+    kept_out,
+    lease_of,
+    not_given_out,
+    pod_addresses,
+    pods_of_no_subnet_yet,
+    some,
+)
 
 MOST_OBSTACLES = 20
 """Warned of in one run; a fleet's hosts mostly have the same ones, which are one."""
@@ -34,10 +45,11 @@ MOST_OBSTACLES = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What comes of it. ``peers`` is the table of all nodes, as JSON."""
+    """What comes of it. ``peers``, the table of all nodes, and ``groups``, the addresses of each group's pods, are JSON."""
 
     leases: Leases
     peers: str
+    groups: str
     documents: Mapping[str, Mapping[str, Any]]
     probes: Mapping[str, Sequence[Mapping[str, Any]]]
     mtus: Mapping[str, int]
@@ -52,12 +64,12 @@ def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
         return
     settings, known = inventory.settings, leases or Leases(inventory.settings.network)
     mistakes = [*_underlay_inside(inventory.nodes, settings.network)]
-    subnets = claimed(inventory.nodes, settings.network, known, {}, mistakes)
+    subnets = claimed(inventory.nodes, settings, known, {}, mistakes)
     waiting = [name for name in inventory.nodes if name not in subnets and not kept_out(name, known)]
     if len(allocate(settings, waiting, subnets, ())) < len(waiting):
         mistakes.append(exhausted(inventory.group, settings, len(inventory.nodes)))
     for name, subnet in subnets.items():
-        pod_addresses(inventory.nodes[name], subnet, lease_of(name, known), None, mistakes)
+        pod_addresses(settings, inventory.nodes[name], subnet, lease_of(name, known), None, mistakes)
     for name in waiting:
         mistakes += pods_of_no_subnet_yet(inventory.nodes[name], settings)
     yield from mistakes
@@ -115,7 +127,7 @@ def plan(
             for name in lost
         ]
     elif lost:
-        warnings.append(f"{_some(lost)}: not reached and without a lease, so left out; run on them too")
+        warnings.append(f"{some(lost)}: not reached and without a lease, so left out; run on them too")
     left_out = set(lost)
     members = [name for name in members if name not in left_out]
     nodes = {name: inventory.nodes[name] for name in members}
@@ -124,8 +136,10 @@ def plan(
             nodes[name] = dataclasses.replace(nodes[name], subnet=None)
 
     mistakes += _underlay_inside(nodes, settings.network)
-    subnets = claimed(nodes, settings.network, known, facts, mistakes)
+    subnets = claimed(nodes, settings, known, facts, mistakes)
     warnings += _renumbered(subnets, facts)
+    if not mistakes:
+        warnings += not_given_out(settings, subnets)
     gone = {name: lease for name, lease in {**known.removed, **known.nodes}.items() if name not in subnets}
     waiting = [name for name in members if name not in subnets]
     subnets.update(allocate(settings, waiting, subnets, [lease.subnet for lease in gone.values()]))
@@ -146,7 +160,7 @@ def plan(
     new = {}
     for name, subnet in subnets.items():
         new[name] = _new_lease(
-            nodes[name], subnet, known, facts.get(name), underlays.get(name), mtus.get(name), mistakes
+            settings, nodes[name], subnet, known, facts.get(name), underlays.get(name), mtus.get(name), mistakes
         )
     public_ips = {name: lease.public_ip for name, lease in new.items() if lease.public_ip}
     mistakes += [line for line in _duplicates(public_ips) if line not in mistakes]
@@ -161,6 +175,7 @@ def plan(
     return Plan(
         Leases(settings.network, new, _removed(gone, known, new)),
         json.dumps(peers, separators=(",", ":")),
+        json.dumps(_groups(settings, inventory.nodes, new), separators=(",", ":")),
         {
             name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner)
             for name in underlays
@@ -177,6 +192,7 @@ def _knows(name: str, node: Node, leases: Leases) -> bool:
 
 
 def _new_lease(
+    settings: Settings,
     node: Node,
     subnet: Network,
     known: Leases,
@@ -190,9 +206,21 @@ def _new_lease(
         if lease is not None and lease.subnet == subnet:
             return dataclasses.replace(lease, reason="")
         public_ip = lease.public_ip if lease else node.public_ip
-        return Lease(subnet, public_ip or "", pods=pod_addresses(node, subnet, lease, None, mistakes))
-    pods = pod_addresses(node, subnet, lease, facts.carries, mistakes)
+        return Lease(subnet, public_ip or "", pods=pod_addresses(settings, node, subnet, lease, None, mistakes))
+    pods = pod_addresses(settings, node, subnet, lease, facts.carries, mistakes)
     return Lease(subnet, underlay.public_ip if underlay else "", mtu, pods)
+
+
+def _groups(settings: Settings, nodes: Mapping[str, Node], leases: Mapping[str, Lease]) -> dict[str, list[str]]:
+    """The addresses of each group's pods on all nodes; none without a policy, for which alone they are."""
+    if settings.policy is None:
+        return {}
+    groups: dict[str, list[str]] = {pod.group: [] for node in nodes.values() for pod in node.pods if pod.group}
+    for name, lease in leases.items():
+        for pod in nodes[name].pods:
+            if pod.group and pod.name in lease.pods:
+                groups[pod.group].append(lease.pods[pod.name])
+    return {name: sorted(groups[name], key=socket.inet_aton) for name in sorted(groups)}
 
 
 def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease]) -> dict[str, Lease]:
@@ -212,7 +240,7 @@ def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease])
 def _kept_out_warning(nodes: Mapping[str, Node], known: Leases) -> Iterator[str]:
     out = [name for name in nodes if kept_out(name, known)]
     if out:
-        yield f"{_some(out)}: removed by a playbook, so left out; delete the line under removed in the leases file to let it in again"
+        yield f"{some(out)}: removed by a playbook, so left out; delete the line under removed in the leases file to let it in again"
 
 
 def _renumbered(subnets: Mapping[str, Network], facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -227,7 +255,7 @@ def _uneven(leases: Mapping[str, Lease]) -> Iterator[str]:
     if len(mtus) > 1:
         least = min(mtus)
         low = [name for name, lease in leases.items() if lease.mtu == least]
-        yield f"the nodes' MTUs differ, and large packets to {_some(low)} will be lost or cut up; set overlay_mtu to {least} for the group"
+        yield f"the nodes' MTUs differ, and large packets to {some(low)} will be lost or cut up; set overlay_mtu to {least} for the group"
 
 
 def _obstacles(facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -235,11 +263,6 @@ def _obstacles(facts: Mapping[str, Facts]) -> Iterator[str]:
     for name, its in facts.items():
         for item in its.obstacles:
             hosts.setdefault(obstacle(item), []).append(name)
-    yield from (f"{_some(names, 2)}: {text}" for text, names in islice(hosts.items(), MOST_OBSTACLES))
+    yield from (f"{some(names, 2)}: {text}" for text, names in islice(hosts.items(), MOST_OBSTACLES))
     if len(hosts) > MOST_OBSTACLES:
         yield f"{len(hosts) - MOST_OBSTACLES} other obstacles are in the hosts' podnet_node.obstacles"
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} others" if len(names) > most else ""
-    return ", ".join(islice(names, most)) + more

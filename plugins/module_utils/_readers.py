@@ -15,6 +15,8 @@ from ._model import interface_name, ipv4, number
 
 Network = ipaddress.IPv4Network
 
+OVERHEAD = {"ipip": 20, "vxlan": 50, "host-gw": 0}
+"""What a backend adds to a packet, in bytes."""
 LOWEST_MTU = 576
 
 
@@ -26,6 +28,25 @@ def network(value: Any, backend: str | None) -> Network:
     if network.is_multicast or network.is_loopback or network.is_link_local or network.prefixlen not in range(4, 31):
         raise ValueError(f"{network} cannot be a pod network; choose a private one such as 10.244.0.0/16")
     return network
+
+
+def network_of(value: Any) -> Network:
+    """Any IPv4 network; an address alone is one of its own."""
+    try:
+        return Network(str(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no IPv4 network ({error}); write it as 192.0.2.0/24") from None
+
+
+def subnet_start(value: Any, network: Network, length: int) -> ipaddress.IPv4Address:
+    """The first address of one of *network*'s subnets of *length*, as Flannel has SubnetMin and SubnetMax."""
+    start = ipaddress.IPv4Address(ipv4(value))
+    if start not in network:
+        raise ValueError(f"{start} is outside overlay_network {network}; choose one inside")
+    if int(start) % (1 << 32 - length):
+        first = Network((int(start), length), strict=False)[0]
+        raise ValueError(f"{start} is not the first address of a subnet of overlay_subnet_len {length}; choose {first}")
+    return start
 
 
 def subnet_len(value: Any, network: Network) -> int:

@@ -47,14 +47,31 @@ options:
     default: present
 notes:
   - "It reads these variables of the group, which must be the same on every host: C(overlay_network) (10.244.0.0/16),
-    C(overlay_subnet_len) (24), C(overlay_backend) (V(ipip), V(vxlan) or V(host-gw)), C(overlay_direct_routing) (false),
+    C(overlay_subnet_len) (24), C(overlay_subnet_min) and C(overlay_subnet_max) (the first addresses of the first and last
+    subnet to be given out; a node that has another keeps it), C(overlay_backend) (V(ipip), V(vxlan) or V(host-gw)), C(overlay_direct_routing) (false),
     C(overlay_mtu) (auto: the underlay's less the encapsulation), C(overlay_bridge) (cni0), C(overlay_tunnel)
     (flannel.ipip, with vxlan flannel.VNI), C(overlay_vni) (1) and C(overlay_port) (8472) of vxlan, C(overlay_net_conf)
-    (Flannel's net-conf.json as text, mapping or file), C(overlay_leases_file) (C(.overlay-leases.yml) in the
+    (Flannel's net-conf.json as text, mapping or file, with C(Network), C(SubnetLen), C(SubnetMin), C(SubnetMax),
+    C(EnableIPv4) (true), C(EnableIPv6) (false), C(EnableNFTables) (the rules are nftables always) and, under C(Backend),
+    C(Type), C(DirectRouting), and of vxlan C(VNI), C(Port) and C(MTU); any other key is refused), C(overlay_leases_file) (C(.overlay-leases.yml) in the
     inventory's folder, where relative paths start too)."
+  - "What may pass, of the group too: C(overlay_masquerade) (true: pods reach what is outside of C(overlay_network) with their
+    node's address), C(overlay_masquerade_nodes) (true: the nodes' own addresses too, as Flannel), C(overlay_no_masquerade)
+    (networks that see pods' addresses), C(overlay_masquerade_random_fully) (true), C(overlay_trusted_sources) (hosts that are
+    no nodes and may send through the tunnel, each with C(address) and the inner C(subnets) that it may use),
+    C(overlay_antispoof) (true: a pod sends with its own MAC and address only), C(overlay_hairpin) (true: a pod reaches itself
+    by a mapped port), C(overlay_policy) (none; as a mapping it isolates every pod that is in a group: it takes new connections
+    from its own group, its node, and as C(allow) lists, each with C(to) (a group), C(from) (a group) or C(network),
+    C(protocol) (V(tcp), V(udp), V(sctp) or V(icmp)) and C(ports))."
+  - "Other programs' containers on the overlay, of the group too: C(overlay_cni), C(overlay_docker) and C(overlay_podman)
+    (false). With any of them each node's subnet has four parts of the same size, for C(overlay_pods), CNI's host-local,
+    Docker and Podman in this order. C(/run/flannel/subnet.env) is there always."
   - "And these of each host: C(overlay_public_ip) (else the address of C(overlay_interface), else C(ansible_host) where
     the host has that address, else the source address of its default route), C(overlay_interface), C(overlay_subnet),
-    C(overlay_pods) (each with C(name) and, if it is to be a certain one, C(address)), C(overlay_pod_nameservers) (else
+    C(overlay_pods) (each with C(name) and, if it is to be a certain one, C(address); C(ports), a list of
+    C(HOSTPORT:PORT) or C(ADDRESS:HOSTPORT:PORT), with C(/udp) or C(/sctp) where it is not tcp; and C(group), for
+    C(overlay_policy)), C(overlay_snat_address) (the address of the host that pods are masqueraded with, else the outgoing
+    interface's), C(overlay_pod_nameservers) (else
     those of the host that a pod can reach), and C(overlay_install) (true), without which a missing package is a mistake."
   - "It warns of the RV(podnet.overlay.node_info#module:obstacles) that M(podnet.overlay.node_info) has found; a fatal one
     is a mistake."
@@ -84,6 +101,7 @@ EXAMPLES = r"""
   podnet.overlay.topology:
     document: "{{ podnet_plan.documents[inventory_hostname] }}"
     peers: "{{ podnet_plan.peers }}"
+    groups: "{{ podnet_plan.groups }}"
 """
 
 RETURN = r"""
@@ -106,6 +124,19 @@ settings:
     tunnel: flannel.ipip
     vni: 1
     port: 8472
+    subnet_min:
+    subnet_max:
+    masquerade: true
+    masquerade_nodes: true
+    masquerade_random_fully: true
+    no_masquerade: [192.0.2.0/24]
+    trusted_sources: [{address: 203.0.113.9, subnets: [10.250.0.0/24]}]
+    antispoof: true
+    hairpin: true
+    policy: [{to: database, from: web, network: null, protocol: tcp, ports: ["5432"]}]
+    cni: false
+    docker: false
+    podman: false
 nodes:
   description: The leases of the inventory's nodes. A node without one, because it never was converged, is not there.
   type: dict
@@ -117,6 +148,14 @@ peers:
   type: str
   returned: success and O(state=present)
   sample: '{"10.244.0.0/24":"198.51.100.11","10.244.1.0/24":"198.51.100.12"}'
+groups:
+  description:
+    - The addresses of each group's pods on all nodes, as JSON, for O(podnet.overlay.topology#module:groups). Empty without
+      C(overlay_policy).
+  type: str
+  returned: success and O(state=present)
+  version_added: 0.3.0
+  sample: '{"database":["10.244.1.2"],"web":["10.244.0.2","10.244.2.2"]}'
 documents:
   description: For each host of the play that answered its O(podnet.overlay.topology#module:document).
   type: dict
@@ -148,6 +187,15 @@ documents:
         - {dst: 10.244.0.0/16, via: 10.244.0.1, dev: eth0, namespace: web}
       sysctls:
         - {name: net.ipv4.ip_forward, value: "1"}
+        - {name: net.ipv4.conf.cni0.route_localnet, value: "1"}
+      files:
+        - path: /run/flannel/subnet.env
+          content: |
+            FLANNEL_NETWORK=10.244.0.0/16
+            FLANNEL_SUBNET=10.244.0.1/24
+            FLANNEL_MTU=1480
+            FLANNEL_IPMASQ=true
+          mode: "0644"
       peers:
         backend: ipip
         subnet: 10.244.0.0/24
@@ -157,7 +205,22 @@ documents:
         underlay: 198.51.100.0/24
         direct_routing: false
         network: 10.244.0.0/16
-      firewall: {local: 198.51.100.11, backend: ipip}
+      firewall:
+        backend: ipip
+        bridge: cni0
+        network: 10.244.0.0/16
+        subnet: 10.244.0.0/24
+        local: 198.51.100.11
+        tunnel: flannel.ipip
+        trusted_sources: [{address: 203.0.113.9, subnets: [10.250.0.0/24]}]
+        masquerade: {nodes: true, except: [192.0.2.0/24], random_fully: true, address: null}
+        antispoof: true
+        pods:
+          - {name: web, interface: veth-web, mac: "0a:58:0a:f4:00:02", address: 10.244.0.2, group: web}
+        ports:
+          - {pod: web, address: 10.244.0.2, port: 80, protocol: tcp, host_port: 8080, host_address: null}
+        policy:
+          - {to: database, from: web, network: null, protocol: tcp, ports: ["5432"]}
 probes:
   description:
     - For each host of the play the O(podnet.overlay.ping#module:probes) that prove the overlay. All pairs of pods on
