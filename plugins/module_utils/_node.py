@@ -38,6 +38,18 @@ PROTOCOL_FILE = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
 TUNNELS = ("ipip", "vxlan")  # backends that need a kernel module of the same name
 IPROUTE_PACKAGE = {"RedHat": "iproute"}  # iproute2 elsewhere
 
+_PROGRAMS = (  # how the names of their tables or chains begin
+    ("cali-", "Calico"),
+    ("CILIUM_", "Cilium"),
+    ("KUBE-", "kube-proxy"),
+    ("FLANNEL-", "flanneld"),
+    ("NETAVARK", "Podman"),
+    ("LIBVIRT_", "libvirt"),
+    ("libvirt_network", "libvirt"),
+    ("PVEFW-", "Proxmox VE"),
+)
+_LISTEN, _UNCONNECTED = 10, 7  # states of a socket: net/tcp_states.h
+
 _CAP_NET_ADMIN = 12  # linux/capability.h
 
 Facts = dict[str, t.Any]
@@ -69,7 +81,7 @@ def read(
     kernel = _kernel_modules(run, uname.release, ("bridge", "veth", *TUNNELS), privileged)
     pyroute2 = _pyroute2()
     elsewhere = None if pyroute2 else _pyroute2_of_distribution()
-    nft, chains = _nft(run)
+    nft, chains, refusal = _nft(run)
     boot = _text(BOOT_FILE)
     carried, damage = _saved_state(name)
 
@@ -88,6 +100,7 @@ def read(
             for address in link["addresses"]
         ],
         "default_route": default,
+        "listening": listening(_listeners()),
         "backends": {"host-gw": True, **{kind: usable(kernel[kind]) for kind in TUNNELS}},
         "missing": missing(
             kernel={module: state for module, state in kernel.items() if module not in TUNNELS or module == backend},
@@ -109,6 +122,7 @@ def read(
             legacy=_legacy_forward(run),
             rp_filter=_text("/proc/sys/net/ipv4/conf/all/rp_filter").strip(),
             capable=not privileged or _has_net_admin(_text("/proc/self/status")),
+            refusal=refusal if privileged else "",
             elsewhere=elsewhere,
             damage=damage,
         ),
@@ -165,6 +179,36 @@ def default_route(routes: list[Facts], links: list[Facts]) -> Facts | None:
     if source is None and addresses:
         source = addresses[0]["local"]
     return {"interface": hop["dev"], "source": source} if source else None
+
+
+def listening(lines: t.Mapping[str, t.Iterable[str]]) -> list[Facts]:
+    """The ports that processes of the host have taken, from the lines of /proc/net/tcp and the like.
+
+    A socket of all of IPv6 takes IPv4's port too, unless it was told not to; its address is given as ``::``.
+    """
+    found = set()
+    for table, rows in lines.items():
+        for row in rows:
+            words = row.split()
+            if table == "sctp":  # ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS
+                found |= {
+                    ("sctp", address, int(words[5])) for address in words[8:] if _is_ipv4(address) or address == "::"
+                }
+                continue
+            address, _colon, port = words[1].partition(":")
+            text = _hex_address(address)
+            if text:
+                found.add((table.rstrip("6"), text, int(port, 16)))
+    return [{"protocol": protocol, "address": address, "port": port} for protocol, address, port in sorted(found)]
+
+
+def _hex_address(text: str) -> str:
+    """An address as /proc/net/tcp and tcp6 print it: words of 32 bits, each in the machine's byte order."""
+    packed = b"".join(int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8))
+    if len(packed) == 4:
+        return str(ipaddress.IPv4Address(packed))
+    address = ipaddress.IPv6Address(packed)
+    return str(address.ipv4_mapped or ("::" if address.is_unspecified else ""))
 
 
 def foreign_routes(routes: list[Facts]) -> list[Facts]:
@@ -312,6 +356,7 @@ def obstacles(
     legacy: str,
     rp_filter: str,
     capable: bool,
+    refusal: str,
     elsewhere: str | None,
     damage: str,
 ) -> list[Facts]:
@@ -322,15 +367,21 @@ def obstacles(
         found.append({"what": what, "why": why, "remedy": remedy, "fatal": fatal})
 
     for chain in chains:
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain.get("table") != OWN_TABLE:
+        if chain.get("hook") != "forward" or chain.get("policy") != "drop" or chain.get("table") == OWN_TABLE:
+            continue
+        own = [c["name"] for c in chains if (c["family"], c["table"]) == (chain["family"], chain["table"])]
+        if not answered(chain["table"], own):
+            of = whose(chain["table"], own)
             tell(
-                f"nft chain {chain['family']} {chain['table']} {chain['name']} has policy drop",
+                f"nft chain {chain['family']} {chain['table']} {chain['name']}{of and f', which looks like that of {of},'} has policy drop",
                 "packets to and from pods are forwarded, and an accept in another table does not help",
-                "accept the overlay's network there (ufw: DEFAULT_FORWARD_POLICY, firewalld: a zone with forward)",
+                "accept the overlay's network there, as source and as destination",
             )
-    if "-P FORWARD DROP" in legacy:
+    names = re.findall(r"^-A FORWARD .*-j (\S+)", legacy, re.MULTILINE)
+    if "-P FORWARD DROP" in legacy and not answered("filter", names):
+        of = whose("filter", names)
         tell(
-            "iptables-legacy has policy DROP for FORWARD",
+            f"iptables-legacy{of and f', by what looks like {of},'} has policy DROP for FORWARD",
             "packets to and from pods are forwarded",
             "iptables-legacy -A FORWARD for the overlay's network as source and as destination, or policy ACCEPT",
         )
@@ -347,6 +398,13 @@ def obstacles(
             "a container needs --privileged or --cap-add NET_ADMIN,SYS_ADMIN",
             fatal=True,
         )
+    elif refusal:
+        tell(
+            f"nft cannot tell its chains in JSON ({refusal})",
+            "the overlay's firewall is written and compared by nft in JSON",
+            "an nftables that is built with JSON, and a kernel with nf_tables (modprobe nf_tables)",
+            fatal=True,
+        )
     if elsewhere:
         tell(
             f"pyroute2 {elsewhere} is installed, but not for {sys.executable}",
@@ -361,6 +419,25 @@ def obstacles(
             fatal=True,
         )
     return found
+
+
+def answered(table: str, chains: t.Iterable[str]) -> bool:
+    """Whether a table is of Docker, firewalld or ufw, where the overlay itself asks for what it needs."""
+    return table == "firewalld" or any(chain == "DOCKER-USER" or chain.startswith("ufw-") for chain in chains)
+
+
+def whose(table: str, chains: t.Iterable[str]) -> str:
+    """The programs that a table looks like, by its own or its chains' names; empty if nobody knows."""
+    names = [table, *chains]
+    return " or ".join(program for start, program in _PROGRAMS if any(name.startswith(start) for name in names))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _owner(alias: str) -> str:
@@ -391,6 +468,32 @@ def _text(path: str) -> str:
         return ""
 
 
+def _listeners() -> dict[str, list[str]]:
+    """The lines of /proc/net that are of listening sockets. The kernel prints TCP's before all others, so that a host's
+    hundred thousand connections are not read."""
+    found: dict[str, list[str]] = {}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        wanted = f"{_LISTEN if table.startswith('tcp') else _UNCONNECTED:02X}"
+        rows = found[table] = []
+        for row in _lines(f"/proc/net/{table}"):
+            if row.split(None, 4)[3] == wanted:
+                rows.append(row)
+            elif table.startswith("tcp"):
+                break
+    found["sctp"] = [row for row in _lines("/proc/net/sctp/eps") if row.split()[3] == str(_LISTEN)]
+    return found
+
+
+def _lines(path: str) -> t.Iterator[str]:
+    """The lines of a table of /proc/net below its head."""
+    try:
+        with open(path, encoding="ascii") as file:
+            next(file, None)
+            yield from file
+    except OSError:
+        return
+
+
 def program(name: str) -> str | None:
     """The path of a program, which may be where only root looks."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
@@ -415,21 +518,22 @@ def _iproute(run: Run, family: str, network: str | None) -> tuple[list[Facts], l
     return [link for link in links if link], default, routes[0] if routes else []
 
 
-def _nft(run: Run) -> tuple[str | None, list[Facts]]:
-    """nftables' version and base chains; one process tells both, unless it is forbidden to look."""
+def _nft(run: Run) -> tuple[str | None, list[Facts], str]:
+    """nftables' version and chains, which one process tells, and why it does not where it does not."""
     nft = program("nft")
     if nft is None:
-        return None, []
-    code, out, _err = run([nft, "-j", "list", "chains"])
+        return None, [], ""
+    code, out, err = run([nft, "-j", "list", "chains"])
     if code == 0:
         try:
             answer = json.loads(out)["nftables"]
-            return answer[0]["metainfo"]["version"], [item["chain"] for item in answer if "chain" in item]
-        except (ValueError, KeyError, IndexError):
+            return answer[0]["metainfo"]["version"], [item["chain"] for item in answer if "chain" in item], ""
+        except (ValueError, KeyError, IndexError, TypeError):
             pass
-    code, out, _err = run([nft, "--version"])
+    refusal = " ".join((err or out).split())[:200] or f"exit code {code}"
+    _code, out, _err = run([nft, "--version"])
     version = re.search(r"v(\d[\w.]*)", out)
-    return (version.group(1) if version else "unknown"), []
+    return (version.group(1) if version else "unknown"), [], refusal
 
 
 def _legacy_forward(run: Run) -> str:

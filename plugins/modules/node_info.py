@@ -127,6 +127,15 @@ default_route:
   type: dict
   returned: success
   sample: {interface: eth0, source: 10.0.2.15}
+listening:
+  description:
+    - The ports that processes of the host listen on, with C(protocol) (V(tcp), V(udp) or V(sctp)), C(address) and C(port), so
+      that no port mapping takes them. V(::) is any address, as V(0.0.0.0) is; other IPv6 addresses are not there.
+  type: list
+  elements: dict
+  returned: success
+  version_added: 0.3.0
+  sample: [{protocol: tcp, address: 0.0.0.0, port: 22}, {protocol: udp, address: 127.0.0.53, port: 53}]
 backends:
   description: The overlay's backends and whether this host's kernel can do them; none where that is unknown.
   type: dict
@@ -215,7 +224,9 @@ resolv_conf:
   returned: success
   sample: "nameserver 198.51.100.53\nsearch example.com\n"
 obstacles:
-  description: What may keep packets from passing, or tasks on the host from working.
+  description:
+    - What may keep packets from passing, or tasks on the host from working. What Docker, firewalld and ufw do not forward is
+      none, since M(podnet.overlay.topology) has that accepted in each by its own means.
   type: list
   elements: dict
   returned: success
@@ -233,9 +244,9 @@ obstacles:
       description: Whether no task can bring the overlay to the host before that is done.
       type: bool
   sample:
-    - what: nft chain ip filter FORWARD has policy drop
+    - what: nft chain ip filter FORWARD, which looks like that of kube-proxy, has policy drop
       why: packets to and from pods are forwarded, and an accept in another table does not help
-      remedy: "accept the overlay's network there (ufw: DEFAULT_FORWARD_POLICY, firewalld: a zone with forward)"
+      remedy: accept the overlay's network there, as source and as destination
       fatal: false
 """
 

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import copy
+import socket
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _kernel, _model, _node
+from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _firewall, _model, _node
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -201,7 +202,7 @@ def test_the_words_are_the_engines() -> None:
     assert _node.OWNER == _model.ALIAS_PREFIX
     assert _node.OWN_PROTOCOLS[0] == str(_model.OVERLAY_PROTOCOL)
     assert _model.ROUTE_PROTOCOLS[_node.OWN_PROTOCOLS[1]] == _model.OVERLAY_PROTOCOL
-    assert _node.OWN_TABLE == _kernel.FIREWALL_TABLE
+    assert _node.OWN_TABLE == _firewall.TABLE
     assert (_node.STATE_FOLDER, _node.STATE_VERSION) == (_engine.STATE_FOLDER, _engine.STATE_VERSION)
 
 
@@ -213,7 +214,7 @@ def test_a_saved_state_that_cannot_be_read_is_fatal(text: str, tmp_path: Path, m
     carried, damage = _node._saved_state("overlay")
     assert carried is None
     assert damage.startswith(f"the saved state {tmp_path}/overlay.json is ")
-    (told,) = _node.obstacles([], legacy="", rp_filter="0", capable=True, elsewhere=None, damage=damage)
+    (told,) = _node.obstacles([], legacy="", rp_filter="0", capable=True, refusal="", elsewhere=None, damage=damage)
     assert (told["fatal"], told["remedy"].split(",")[0]) == (True, "restore it")
 
 
@@ -223,7 +224,15 @@ def test_what_the_role_loaded_is_read_back() -> None:
 
 
 def obstacles(**changes: object) -> list[str]:
-    none = {"chains": [], "legacy": "", "rp_filter": "0", "capable": True, "elsewhere": None, "damage": ""}
+    none = {
+        "chains": [],
+        "legacy": "",
+        "rp_filter": "0",
+        "capable": True,
+        "refusal": "",
+        "elsewhere": None,
+        "damage": "",
+    }
     return [item["what"] for item in _node.obstacles(**{**none, **changes})]  # type: ignore[arg-type]
 
 
@@ -237,6 +246,101 @@ def test_a_forward_policy_of_drop_is_an_obstacle_unless_it_is_our_own() -> None:
         == []
     )
     assert obstacles(legacy="-P FORWARD DROP\n") == ["iptables-legacy has policy DROP for FORWARD"]
+
+
+@pytest.mark.parametrize(
+    ("table", "others"), [("filter", ["DOCKER-USER"]), ("filter", ["ufw-before-forward"]), ("firewalld", [])]
+)
+def test_what_the_overlay_answers_at_its_owner_is_no_obstacle(table: str, others: list[str]) -> None:
+    forward = {"family": "inet", "table": table, "name": "FORWARD", "hook": "forward", "policy": "drop"}
+    chains = [forward, *({"family": "inet", "table": table, "name": name} for name in others)]
+    assert obstacles(chains=chains) == []
+    elsewhere = [{**chain, "table": "mine"} if chain is forward else chain for chain in chains]
+    assert obstacles(chains=elsewhere) == ["nft chain inet mine FORWARD has policy drop"]
+
+
+def test_docker_in_iptables_legacy_is_answered_too() -> None:
+    assert obstacles(legacy="-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n-A FORWARD -o docker0 -j DOCKER\n") == []
+    assert obstacles(legacy="-P FORWARD DROP\n-A FORWARD -m conntrack -j KUBE-FORWARD\n") == [
+        "iptables-legacy, by what looks like kube-proxy, has policy DROP for FORWARD"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "program"),
+    [
+        ("filter", "KUBE-FORWARD", "kube-proxy"),
+        ("filter", "LIBVIRT_FWX", "libvirt"),
+        ("libvirt_network", "guest_input", "libvirt"),
+        ("filter", "cali-FORWARD", "Calico"),
+    ],
+)
+def test_an_obstacle_says_whose_it_looks_like(table: str, name: str, program: str) -> None:
+    forward = {"family": "ip", "table": table, "name": "FORWARD", "hook": "forward", "policy": "drop"}
+    assert obstacles(chains=[forward, {"family": "ip", "table": table, "name": name}]) == [
+        f"nft chain ip {table} FORWARD, which looks like that of {program}, has policy drop"
+    ]
+
+
+def test_an_nft_without_json_is_fatal() -> None:
+    for output in (("", "Error: JSON support not compiled-in\n"), ("no JSON", "")):
+        ran = []
+
+        def run(argv: list[str], output: tuple[str, str] = output, ran: list[list[str]] = ran) -> tuple[int, str, str]:
+            ran.append(argv[1:])
+            return (
+                (0, "nftables v1.0.6 (Lester Gooch #5)\n", "")
+                if argv[1:] == ["--version"]
+                else (bool(output[1]), *output)
+            )
+
+        version, chains, refusal = _node._nft(run)
+        assert (version, chains, len(ran)) == ("1.0.6", [], 2)
+        assert refusal in ("Error: JSON support not compiled-in", "no JSON")
+        assert obstacles(refusal=refusal) == [f"nft cannot tell its chains in JSON ({refusal})"]
+        assert obstacles(refusal=refusal, capable=False) == ["root here lacks CAP_NET_ADMIN"]
+
+
+def test_listening_sockets_are_read_from_proc() -> None:
+    """Lines of Linux 6.1 on a little-endian machine."""
+    tail = "00000000:00000000 00:00000000 00000000     0        0 635 1 0000000034f092c4 100 0 0 10 0\n"
+    lines = {
+        "tcp": [
+            f"   0: 00000000:0016 00000000:0000 0A {tail}",
+            f"   1: 0100007F:1F90 00000000:0000 0A {tail}",
+            f"   2: 00000000:0016 00000000:0000 0A {tail}",
+        ],
+        "tcp6": [
+            f"   0: {'0' * 32}:0050 {'0' * 32}:0000 0A {tail}",
+            f"   1: {'0' * 24}01000000:0051 {'0' * 32}:0000 0A {tail}",
+            f"   2: {'0' * 16}FFFF00000100007F:0052 {'0' * 32}:0000 0A {tail}",
+        ],
+        "udp": [f"  10: 0B6433C6:0035 00000000:0000 07 {tail}"],
+        "sctp": [" 00000000 00000000 2   10  5    3868      0 98765 192.0.2.1 fe80::1\n"],
+    }
+    if _node.sys.byteorder == "big":
+        pytest.skip("the lines are of a little-endian machine")
+    assert [(item["protocol"], item["address"], item["port"]) for item in _node.listening(lines)] == [
+        ("sctp", "192.0.2.1", 3868),
+        ("tcp", "0.0.0.0", 22),
+        ("tcp", "127.0.0.1", 82),
+        ("tcp", "127.0.0.1", 8080),
+        ("tcp", "::", 80),
+        ("udp", "198.51.100.11", 53),
+    ]
+
+
+def test_the_listening_sockets_of_this_host_are_found_and_its_connections_are_not() -> None:
+    with socket.socket() as server, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        datagrams.bind(("127.0.0.1", 0))
+        with socket.create_connection(server.getsockname()) as client, socket.socket(type=socket.SOCK_DGRAM) as asking:
+            asking.connect(datagrams.getsockname())
+            found = {(item["protocol"], item["port"]) for item in _node.listening(_node._listeners())}
+            assert {("tcp", server.getsockname()[1]), ("udp", datagrams.getsockname()[1])} <= found
+            assert ("tcp", client.getsockname()[1]) not in found
+            assert ("udp", asking.getsockname()[1]) not in found
 
 
 def test_other_obstacles_are_told_with_a_remedy() -> None:
