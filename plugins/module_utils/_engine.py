@@ -21,8 +21,9 @@ from functools import cached_property
 from typing import Any
 
 from . import _firewall, _foreign
+from ._atomic import write_atomically
 from ._difference import Operation, conflicts, difference, missing
-from ._kernel import Kernel, KernelError, write_atomically
+from ._kernel import Kernel, KernelError
 from ._model import (
     OVERLAY_PROTOCOL,
     Address,
@@ -256,7 +257,8 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
             return state
 
     desired = collected({}, lambda: parse(document, owner, namespace))
-    clause, wall = (document.get(key) if isinstance(document, Mapping) else None for key in ("peers", "firewall"))
+    given: Any = document  # whatever the caller was given
+    clause, wall = (given.get(key) if isinstance(given, Mapping) else None for key in ("peers", "firewall"))
     table = clause.get("table") or {} if isinstance(clause, Mapping) else {}
     if clause:
         desired = collected(desired, lambda: expand(desired, clause, table, namespace))

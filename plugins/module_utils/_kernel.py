@@ -20,11 +20,9 @@ import errno
 import importlib.util
 import json
 import os
-import shutil
 import socket
 import stat
 import struct
-import subprocess
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +30,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import _conntrack, _firewall, _foreign, _netns
+from . import _command, _conntrack, _firewall, _foreign, _netns
+from ._atomic import write_atomically
 from ._difference import Operation
 from ._model import (
     ALIAS_PREFIX,
@@ -668,7 +667,7 @@ class Kernel:
     @staticmethod
     def has_nft() -> bool:
         """Whether nft is installed."""
-        return shutil.which("nft") is not None
+        return _command.found("nft")
 
     @staticmethod
     def as_listed(wall: Firewall) -> Firewall:
@@ -1122,38 +1121,6 @@ def _files(namespace: str) -> Iterator[NamespaceFile]:
                 yield NamespaceFile(namespace, name, file.read())
 
 
-def write_atomically(path: str, content: str, mode: int = 0o644) -> None:
-    """Write a file so that a reader, or a power loss, finds the old or the new one and never a torn one."""
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        os.makedirs(folder)
-        os.chmod(folder, 0o755)  # noqa: S103 - whatever the umask: pods' processes read in there
-    temporary = os.path.join(folder, ".%s.%d" % (os.path.basename(path), os.getpid()))
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            os.fchmod(descriptor, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    with _opened(folder) as directory:
-        os.fsync(directory)
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 # ------------------------------------------------------------------------------------------------ nft
 
 
@@ -1173,9 +1140,10 @@ def _nft(commands: Sequence[Mapping[str, Any]] | None, *arguments: str) -> Any:
         FileNotFoundError: nft is not installed.
         KernelError: nft's own words.
     """
-    words = ["nft", "-j", *(arguments or ("-f", "-"))]  # with -n 1.0.6 swaps the bytes of EtherTypes
-    text = json.dumps({"nftables": commands}) if commands is not None else None
-    answer = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+    if not _command.found("nft"):
+        raise FileNotFoundError(errno.ENOENT, "nft is not installed: install the package nftables")
+    text = json.dumps({"nftables": commands}) if commands is not None else ""
+    answer = _command.attempt("nft", "-j", *(arguments or ("-f", "-")), text=text)  # -n swaps EtherTypes' bytes (1.0.6)
     if answer.returncode == 0:
         return json.loads(answer.stdout) if answer.stdout.strip() else {}
     if arguments and "No such file or directory" in answer.stderr:
