@@ -138,12 +138,39 @@ VARIABLES = {
     "overlay_net_conf": {
         "Network": "10.244.0.0/16",
         "SubnetLen": 24,
-        "Backend": {"Type": "vxlan", "VNI": 9, "Port": 4789},
+        "SubnetMin": "10.244.0.0",
+        "SubnetMax": "10.244.99.0",
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "EnableNFTables": True,
+        "Backend": {"Type": "vxlan", "VNI": 9, "Port": 4789, "MTU": 1450},
     },
+    "overlay_subnet_min": "10.244.0.0",
+    "overlay_subnet_max": "10.244.99.0",
+    "overlay_masquerade": True,
+    "overlay_masquerade_nodes": True,
+    "overlay_masquerade_random_fully": True,
+    "overlay_no_masquerade": ["192.0.2.0/24"],
+    "overlay_trusted_sources": [{"address": "203.0.113.9", "subnets": ["10.250.0.0/24"]}],
+    "overlay_antispoof": True,
+    "overlay_hairpin": True,
+    "overlay_policy": {
+        "allow": [
+            {"to": "frontend", "from": "backend", "protocol": "tcp", "ports": [80, "8000-8100"]},
+            {"to": "backend", "network": "192.0.2.0/24"},
+        ]
+    },
+    "overlay_cni": True,
+    "overlay_docker": True,
+    "overlay_podman": True,
+    "overlay_snat_address": "172.16.0.1",
     "overlay_public_ip": "172.16.0.1",
     "overlay_interface": "eth1",
     "overlay_subnet": "10.244.0.0/24",
-    "overlay_pods": [{"name": "web"}, {"name": "db", "address": "10.244.0.9"}],
+    "overlay_pods": [
+        {"name": "web", "ports": ["8080:80", "127.0.0.1:53:5353/udp"], "group": "frontend"},
+        {"name": "db", "address": "10.244.0.9", "group": "backend"},
+    ],
     "overlay_pod_nameservers": ["192.0.2.53"],
     "ansible_host": "172.16.0.1",
 }
@@ -152,6 +179,7 @@ SECOND = {
     **VARIABLES,
     "overlay_public_ip": "172.16.0.2",
     "overlay_subnet": "10.244.1.0/24",
+    "overlay_snat_address": "172.16.0.2",
     "overlay_pods": [{"name": "web"}],
     "ansible_host": "node2",
 }
@@ -256,7 +284,9 @@ def take_inventory(hosts: Any) -> None:
             assert not judged
             assert _leases.parse(_leases.render(plan.leases), "leases", inventory.settings.network) == plan.leases
             for document in plan.documents.values():
-                desired_state({**document, "peers": {**document["peers"], "table": json.loads(plan.peers)}}, "overlay")
+                peers = {**document["peers"], "table": json.loads(plan.peers)}
+                firewall = {**document["firewall"], "groups": json.loads(plan.groups)}
+                desired_state({**document, "peers": peers, "firewall": firewall}, "overlay")
 
 
 def take_leases(leases: Any) -> None:
