@@ -66,8 +66,9 @@ def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
     mistakes = [*_underlay_inside(inventory.nodes, settings.network)]
     subnets = claimed(inventory.nodes, settings, known, {}, mistakes)
     waiting = [name for name in inventory.nodes if name not in subnets and not kept_out(name, known)]
-    if len(allocate(settings, waiting, subnets, ())) < len(waiting):
-        mistakes.append(exhausted(inventory.group, settings, len(inventory.nodes)))
+    whole = dataclasses.replace(settings, subnet_min=None, subnet_max=None)  # a host may carry one outside of these
+    if len(allocate(whole, waiting, subnets, ())) < len(waiting):
+        mistakes.append(exhausted(inventory.group, whole, len(inventory.nodes)))
     for name, subnet in subnets.items():
         pod_addresses(settings, inventory.nodes[name], subnet, lease_of(name, known), None, mistakes)
     for name in waiting:

@@ -140,6 +140,23 @@ def test_check_needs_no_host_and_tells_the_settings(hosts: Fleet) -> None:
     )
 
 
+def test_the_settings_of_what_may_pass_go_into_json(hosts: Fleet) -> None:
+    more = {
+        "overlay_subnet_min": "10.244.0.0",
+        "overlay_policy": {"allow": [{"to": "web", "network": "192.0.2.0/24"}]},
+        "overlay_trusted_sources": [{"address": "203.0.113.9", "subnets": ["10.250.0.0/24"]}],
+        "overlay_pods": [{"name": "web", "group": "web", "ports": ["8080:80"]}],
+    }
+    for own in hosts.variables.values():
+        own.update(more)
+    said = json.loads(json.dumps(hosts.run("check")["settings"]))
+    assert (said["network"], said["subnet_min"], said["subnet_max"]) == ("10.244.0.0/16", "10.244.0.0", None)
+    assert said["policy"] == [{"to": "web", "from": None, "network": "192.0.2.0/24", "protocol": None, "ports": []}]
+    result = hosts.run()
+    assert json.loads(result["groups"]) == {"web": ["10.244.0.2", "10.244.1.2", "10.244.2.2"]}
+    assert json.loads(json.dumps(result["documents"])) == result["documents"]
+
+
 def test_an_inventory_without_folder_needs_to_be_told_the_file(
     hosts: Fleet, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

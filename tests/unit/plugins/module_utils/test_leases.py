@@ -163,7 +163,8 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:
     with pytest.raises(Mistakes, match="cannot be written: No such file"):
         save(str(tmp_path / "no" / "leases.yml"), LEASES)
     with pytest.raises(Mistakes, match="cannot be made: No such file"), locked(str(tmp_path / "no" / "leases.yml")):
-        pass
+        pytest.fail("the lock was given")
+    assert not os.listdir(tmp_path)
 
 
 def test_only_one_holds_the_lock(tmp_path: pathlib.Path) -> None:
@@ -171,7 +172,8 @@ def test_only_one_holds_the_lock(tmp_path: pathlib.Path) -> None:
     with locked(path):
         assert os.listdir(tmp_path) == [".leases.yml.lock"]
         with pytest.raises(Mistakes, match="another run has held its lock"), locked(path, 0.05):
-            pass
+            pytest.fail("the lock was given twice")
+        assert os.listdir(tmp_path) == [".leases.yml.lock"]
     assert os.listdir(tmp_path) == []
 
 
