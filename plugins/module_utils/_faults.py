@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import typing as t
 
 from ._hops import Facts, Hop, Overlay, Packet, Problem, addresses_of, given, is_up, kind_of
 from ._look import Look, Lookup
+from ._rules import Ruling
 from ._segment import Place, device_facts, elsewhere, link_at, mac_at, port_facts
 
 AGAIN = "run overlay.yml again, which brings it back"
@@ -315,6 +317,35 @@ def of_ports(links: t.Mapping[str, Facts], bridge: str, came_by: str, port: str,
         reason = f"{bridge} does not know the destination, and does not flood to {port}"
         return Problem("bridge_port_isolated", reason, f"bridge link set dev {port} flood on")
     return None
+
+
+# ------------------------------------------------------------------------------------------------ rules
+
+_OURS = re.compile(r"table (?:inet|bridge) podnet_overlay chain (\S+)$")
+
+
+def of_ruling(ruling: Ruling, packet: Packet) -> Problem:
+    """A rule that drops the packet. Those of the overlay's own tables say what they are for."""
+    ours = _OURS.match(ruling.where)
+    reason = f"{ruling.where} drops it at {ruling.hook}: {ruling.rule}"
+    if not ours:
+        return Problem(
+            "filtered",
+            reason,
+            f"let {packet.src} to {packet.dst} ({packet.protocol}) pass before that rule, "
+            "in the configuration of whoever wrote it",
+        )
+    reason += f" ({ruling.comment})" if ruling.comment else ""
+    if ours[1] in ("outer", "guard", "antispoof"):
+        return Problem(
+            "wrong_source",
+            f"{packet.src} is no source that may come this way: {reason}",
+            f"{AGAIN} if its node or pod is one of the overlay's; overlay_trusted_sources lets others in",
+        )
+    if ours[1].startswith("to-"):
+        remedy = "allow it in overlay_policy and run overlay.yml, if it should pass"
+        return Problem("isolated", f"{packet.dst} takes no such connection from {packet.src}: {reason}", remedy)
+    return Problem("filtered", reason, f"that is the overlay's own rule: {AGAIN} if it is out of date")
 
 
 # ------------------------------------------------------------------------------------------------ tunnels

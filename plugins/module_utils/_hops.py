@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 Facts = dict[str, t.Any]
 
 ETHERNET, IP, UDP, VXLAN = 14, 20, 8, 8  # bytes of headers
+TRANSLATIONS = {"masquerade": "src", "snat": "src", "dnat": "dst", "redirect": "dst"}
+"""What rules may do to a packet's addresses, and to which."""
 PROTOCOLS = {"icmp": 1, "ipip": 4, "tcp": 6, "udp": 17}
 
 

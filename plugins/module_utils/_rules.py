@@ -55,7 +55,7 @@ class Meta:
     ct: str | None = "new"  # the connection's state: new, established, related, untracked, invalid
     status: int | None = 0  # and its status bits, while it is new
     original: tuple[t.Any, ...] | None = None  # of a translated one: source, destination, sport, dport as they were
-    back: tuple[str, str] | None = None  # source and destination that a translated connection's answer gets back
+    back: tuple[t.Any, ...] | None = None  # the same, as a translated connection's answer gets them back
 
 
 @dataclass(frozen=True)
@@ -332,10 +332,11 @@ class _Judgement:
 
     def restore(self) -> None:
         """Connection tracking undoes in an answer what was translated."""
-        binds, back = _BINDS.get(self.hook) if self.family == "ip" else None, self.meta.back
-        if back and binds:
-            source, destination = back
-            self._change(**({"dst": destination} if binds == _DESTINATION_BOUND else {"src": source}))
+        binds = _BINDS.get(self.hook) if self.family == "ip" else None
+        if self.meta.back and binds:
+            source, destination, sport, dport = self.meta.back
+            towards = binds == _DESTINATION_BOUND
+            self._change(**({"dst": destination, "dport": dport} if towards else {"src": source, "sport": sport}))
 
     def bind(self) -> None:
         """What no rule has translated here stays as it is from now on."""

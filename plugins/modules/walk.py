@@ -48,6 +48,16 @@ options:
         type: str
         choices: [icmp, tcp, udp]
         default: icmp
+      sport:
+        description: The source port of V(tcp) and V(udp). Not known if V(0).
+        type: int
+        default: 0
+        version_added: 0.3.0
+      dport:
+        description: Its destination port.
+        type: int
+        default: 0
+        version_added: 0.3.0
       ttl:
         description: Its time to live.
         type: int
@@ -68,6 +78,14 @@ options:
         description: Whether it answers another one. Firewalls take it as part of an established connection then.
         type: bool
         default: false
+      answers:
+        description:
+          - The name of a packet before it in the list that this one answers.
+          - Where that was delivered, this one starts, and where that has left the host, this one comes in. It has the addresses and
+            ports that the other had in the end, so that it is an answer also where rules have translated them.
+          - If that packet was not followed to an end, O(packets[].namespace), O(packets[].src) and so on say where it starts.
+        type: str
+        version_added: 0.3.0
       arrives:
         description: Whether it comes in over the underlay, instead of being made in O(packets[].namespace).
         type: bool
@@ -124,11 +142,15 @@ walks:
   returned: success
   contains:
     end:
-      description: V(delivered), V(left) the host, V(translated) by a rule into what is not explained, or V(broken).
+      description: V(delivered), V(left) the host, V(translated) by a rule into what is not known, or V(broken).
       type: str
     left:
       description: Where it left the host, with the packet and the frame's MACs, or none.
       type: dict
+    delivered:
+      description: Where it was delivered, the namespace, and the packet as it was then, or none.
+      type: dict
+      version_added: 0.3.0
     hops:
       description: The interfaces that the packet passes, in order, with the decisions made there.
       type: list
@@ -182,7 +204,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._look import Look
 from ..module_utils._node import NodeError
-from ..module_utils._walk import walk
+from ..module_utils._walk import walk_all
 
 OVERLAY = ("network", "subnet", "remote", "via", "dev", "tunnel", "bridge", "interface", "local", "backend")
 PACKET: dict[str, dict[str, t.Any]] = {
@@ -191,11 +213,14 @@ PACKET: dict[str, dict[str, t.Any]] = {
     "src": {"type": "str", "required": True},
     "dst": {"type": "str", "required": True},
     "protocol": {"type": "str", "choices": ["icmp", "tcp", "udp"], "default": "icmp"},
+    "sport": {"type": "int", "default": 0},
+    "dport": {"type": "int", "default": 0},
     "ttl": {"type": "int", "default": 64},
     "size": {"type": "int", "default": 84},
     "df": {"type": "bool", "default": True},
     "mark": {"type": "int", "default": 0},
     "reply": {"type": "bool", "default": False},
+    "answers": {"type": "str"},
     "arrives": {"type": "bool", "default": False},
     "outer": {
         "type": "dict",
@@ -213,7 +238,15 @@ PACKET: dict[str, dict[str, t.Any]] = {
         "options": {**{key: {"type": "str"} for key in OVERLAY}, "direct_routing": {"type": "bool", "default": False}},
     },
 }
-RANGES = {"size": (28, 65535), "ttl": (1, 255), "mark": (0, 0xFFFFFFFF), "port": (1, 65535), "vni": (0, 0xFFFFFF)}
+RANGES = {
+    "sport": (0, 65535),
+    "dport": (0, 65535),
+    "size": (28, 65535),
+    "ttl": (1, 255),
+    "mark": (0, 0xFFFFFFFF),
+    "port": (1, 65535),
+    "vni": (0, 0xFFFFFF),
+}
 
 
 def main() -> None:
@@ -232,7 +265,7 @@ def main() -> None:
         look = Look(
             lambda argv, data=None: module.run_command(argv, data=data), [packet["namespace"] for packet in packets]
         )
-        walks = {packet["name"]: walk(look, packet) for packet in packets}
+        walks = walk_all(look, packets)
     except PermissionError as e:
         module.fail_json(msg=f"looking into network namespaces needs root ({e}): set become: true")
     except (NodeError, OSError) as e:

@@ -23,7 +23,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def hosts(backend: str) -> Iterator[dict[str, Host]]:
-    with overlay(backend) as made:
+    with overlay(backend, firewall={}) as made:
         yield made
 
 
@@ -237,9 +237,25 @@ FAULTS = [
     Fault(
         "a peer that the guard does not know",
         "node2",
-        "nft flush set inet podnet_overlay peers",
-        ("request", "node2", "eth1", "filtered"),
+        "nft flush map inet podnet_overlay peers",
+        ("request", "node2", "{guard}", "wrong_source"),
         backends=TUNNELLED,
+    ),
+    Fault(
+        "a peer that the guard knows with another subnet",
+        "node2",
+        "nft flush set inet podnet_overlay sources;"
+        "nft add element inet podnet_overlay sources { 198.51.100.11 . 10.244.7.0/24 }".replace(
+            "198.51.100.11", str(0xC633640B)
+        ),
+        ("request", "node2", "{arrival}", "wrong_source"),
+        backends=TUNNELLED,
+    ),
+    Fault(
+        "a pod with another MAC than its own",
+        "node1",
+        "ip -n web link set eth0 address 02:00:00:00:00:98",
+        ("request", "node1", "veth-web", "wrong_source"),
     ),
     Fault(
         "MTU of the pod too large with DF",
@@ -547,7 +563,7 @@ def test_an_odd_path_that_works_is_told_as_sound(standing: tuple[str, dict[str, 
 @pytest.fixture(scope="module", params=BACKENDS)
 def standing(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Host]]]:
     """A fleet that stands while one fault after another is done to it and mended."""
-    with overlay(request.param) as made:
+    with overlay(request.param, firewall={}) as made:
         yield request.param, made
 
 
@@ -558,6 +574,7 @@ def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Ho
         pytest.skip(f"nothing that {backend} has")
     tunnel = TUNNELS[backend] or ""
     words = {"tunnel": tunnel, "device": tunnel or "eth1", "arrival": tunnel or "eth1"}
+    words["guard"] = "eth1" if backend == "vxlan" else tunnel  # of IPIP it tells only who sent it, when it is unpacked
     hosts[fault.node].sh("".join(f"{key}={value}; " for key, value in words.items()) + fault.breaks)
     try:
         size = fault.options.get("size", 84) - 28
@@ -570,7 +587,9 @@ def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Ho
         assert [leg for leg, *_ in told if leg == "request"] == [fault.told[0]] * (fault.told[0] == "request")
     finally:
         hosts[fault.node].sh(fault.mends or "true")
-        hosts[fault.node].module("topology", name="overlay", document=document(fault.node, backend), peers=TABLE)
+        hosts[fault.node].module(
+            "topology", name="overlay", document=document(fault.node, backend, firewall={}), peers=TABLE
+        )
     hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
 
 
