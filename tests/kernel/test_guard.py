@@ -1,0 +1,209 @@
+"""The guard against packets made for it: each arrives at a pod without it, none does with it, and nothing sound is lost."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.kernel.attacks import (
+    FRIEND,
+    NODE1,
+    NODE2,
+    RECORD_ROUTE,
+    STRANGER,
+    TOKEN,
+    TRUSTED,
+    UDP,
+    VXLAN_PORT,
+    WEB1,
+    WEB2,
+    Attack,
+    arrived,
+    drops,
+    fragments,
+    frame,
+    from_a_pod,
+    from_outside,
+    inner,
+    ip,
+    outcome,
+    spoofed,
+    target,
+    udp,
+    wrapped,
+)
+from tests.kernel.hosts import Host
+from tests.kernel.overlays import MTUS, NODES, TUNNELS, converge, vtep
+
+IPIP = pytest.mark.ipip
+BACKENDS = [pytest.param("ipip", marks=IPIP), "vxlan"]
+Standing = tuple[str, dict[str, Host]]
+BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+
+@pytest.fixture(scope="module")
+def fleets() -> Iterator[Callable[[str], dict[str, Host]]]:
+    """A backend's two nodes, a machine that is no member, and one that is trusted; they stand once they were asked for."""
+    with ExitStack() as stack:
+        yield functools.cache(lambda backend: stack.enter_context(target(backend)))
+
+
+@pytest.fixture(params=BACKENDS)
+def standing(request: pytest.FixtureRequest, fleets: Callable[[str], dict[str, Host]]) -> Standing:
+    return request.param, fleets(request.param)
+
+
+@pytest.fixture(params=["0", "1"])
+def bridged(request: pytest.FixtureRequest, standing: Standing) -> Iterator[str]:
+    """Whether bridged frames meet the table inet too."""
+    node = standing[1]["node1"]
+    if node.run("test", "-e", BRIDGED, check=False).returncode:
+        if request.param == "1":
+            pytest.skip("br_netfilter is not loaded")
+        yield request.param
+        return
+    before = node.sh(f"cat {BRIDGED}").strip()
+    node.sh(f"echo {request.param} >{BRIDGED}")
+    yield request.param
+    node.sh(f"echo {before} >{BRIDGED}")
+
+
+def each(*makers: Any) -> pytest.MarkDecorator:
+    """A test for each packet of each backend."""
+    return pytest.mark.parametrize(
+        ("standing", "attack"),
+        [
+            pytest.param(backend, attack, id=attack.name, marks=[IPIP] if backend == "ipip" else [])
+            for backend in ("ipip", "vxlan")
+            for make in makers
+            for attack in make(backend)
+        ],
+        indirect=["standing"],
+    )
+
+
+@each(from_outside, from_a_pod)
+def test_what_reaches_a_pod_without_the_guard_does_not_with_it(standing: Standing, attack: Attack) -> None:
+    _backend, hosts = standing
+    seen = outcome(hosts, attack)
+    assert (seen.without, seen.guarded) == (1, 0)
+    assert sum(seen.dropped.values()) >= 1
+
+
+@each(lambda _backend: spoofed())
+def test_a_pod_is_nobody_else(standing: Standing, attack: Attack, bridged: str) -> None:
+    _backend, hosts = standing
+    seen = outcome(hosts, attack)
+    assert (seen.without, seen.guarded) == (1, 0)
+    assert sum(seen.dropped.values()) >= 1
+
+
+def sound(backend: str) -> Iterator[Attack]:
+    """What members and trusted sources may send."""
+    member, friend = ("node2", ""), ("friend", "")
+    plain = wrapped(backend, NODE2, inner(WEB2))
+    yield Attack("from a pod", [plain], member)
+    yield Attack("outer in fragments", fragments(plain), member)
+    yield Attack("outer with IPv4 options", [wrapped(backend, NODE2, inner(WEB2), options=RECORD_ROUTE)], member)
+    yield Attack("inner with IPv4 options", [wrapped(backend, NODE2, inner(WEB2, options=RECORD_ROUTE))], member)
+    yield Attack("inner in fragments", [wrapped(backend, NODE2, part) for part in fragments(inner(WEB2))], member)
+    yield Attack("from the far tunnel's own address", [wrapped(backend, NODE2, inner("10.244.1.0"))], member)
+    yield Attack("from a trusted source", [wrapped(backend, FRIEND, inner("10.250.0.9"))], friend)
+
+
+@each(sound)
+def test_what_may_pass_passes(standing: Standing, attack: Attack) -> None:
+    _backend, hosts = standing
+    before = drops(hosts["node1"])
+    assert arrived(hosts, attack) == 1
+    assert drops(hosts["node1"]) == before
+
+
+def test_pods_lose_nothing_at_full_mtu_in_fragments_and_in_either_direction(standing: Standing, bridged: str) -> None:
+    backend, hosts = standing
+    before = {name: drops(hosts[name]) for name in NODES}
+    ways = [
+        ("node1", "web", NODES["node2"]["pods"]["db"]),
+        ("node2", "db", WEB1),
+        ("node1", "web", NODES["node1"]["pods"]["db"]),
+    ]
+    for node, pod, address in ways:
+        for size, fragmented in ((56, "do"), (MTUS[backend] - 28, "do"), (4000, "dont")):
+            ping = f"ping -q -c 10 -i 0.01 -W 2 -M {fragmented} -s {size} {address}"
+            assert " 0% packet loss" in hosts[node].run(f"ip netns exec {pod} {ping}").stdout
+    for address in (WEB1, WEB2, "10.244.1.1"):
+        hosts["node1"].run(f"ping -q -c 2 -i 0.01 -w 5 {address}")
+    hosts["node1"].run(f"ip netns exec web ping -q -c 2 -i 0.01 -w 5 {NODE2}")
+    assert {name: drops(hosts[name]) for name in NODES} == before
+
+
+OTHER_TUNNELS = [
+    pytest.param("ipip", "type ipip local {here} remote {there}", id="ipip of a fixed remote", marks=IPIP),
+    pytest.param("vxlan", "type vxlan id 7 local {here} remote {there} dstport 8472", id="vxlan of another VNI"),
+    pytest.param("vxlan", "type vxlan id 1 local {here} remote {there} dstport 4789", id="vxlan of another port"),
+]
+
+
+@pytest.mark.parametrize(("standing", "device"), OTHER_TUNNELS, indirect=["standing"])
+def test_an_operators_other_tunnel_is_left_alone(standing: Standing, device: str) -> None:
+    _backend, hosts = standing
+    ends = {"node1": (NODE1, STRANGER, "10.99.0.1"), "stranger": (STRANGER, NODE1, "10.99.0.2")}
+    try:
+        for name, (here, there, address) in ends.items():
+            made = device.format(here=here, there=there)
+            hosts[name].sh(f"ip link add op0 {made}; ip addr add {address}/24 dev op0; ip link set op0 up")
+        before = drops(hosts["node1"])
+        for name, other in (("stranger", "10.99.0.1"), ("node1", "10.99.0.2")):
+            assert " 0% packet loss" in hosts[name].run(f"ping -q -c 5 -i 0.01 -W 2 {other}").stdout
+        assert drops(hosts["node1"]) == before
+    finally:
+        for name in ends:
+            hosts[name].run("ip link del op0", check=False)
+
+
+def test_without_antispoof_and_masquerade_pods_still_send_nothing_packed(standing: Standing) -> None:
+    """Conntrack defragments nothing then, either."""
+    backend, hosts = standing
+    changes = {"trusted_sources": TRUSTED, "antispoof": False, "masquerade": None}
+    converge(hosts, backend, firewall=changes)
+    try:
+        seen = {attack.name: outcome(hosts, attack) for attack in from_a_pod(backend)}
+    finally:
+        converge(hosts, backend, firewall={"trusted_sources": TRUSTED})
+    assert {name: (found.without, found.guarded) for name, found in seen.items()} == dict.fromkeys(seen, (1, 0))
+
+
+@pytest.mark.parametrize("standing", ["vxlan"], indirect=True)
+def test_no_ipv6_comes_out_of_the_tunnel(standing: Standing) -> None:
+    """Not even from a member: what the overlay carries is IPv4."""
+    _backend, hosts = standing
+    node = hosts["node1"]
+    node.sh(
+        "sysctl -qw net.ipv6.conf.all.forwarding=1; ip addr add fd00:1::1/64 dev cni0 nodad;"
+        "ip -n web addr add fd00:1::2/64 dev eth0 nodad; ping -c 1 -w 5 fd00:1::2"
+    )
+    payload = udp(TOKEN, 9999)
+    ends = bytes.fromhex("fd000002000000000000000000000009" + "fd000001000000000000000000000002")
+    packet = struct.pack("!IHBB", 6 << 28, len(payload), UDP, 64) + ends + payload
+    inside = frame("0e:58:0a:f4:01:00", vtep(NODES["node1"]["subnet"]), 0x86DD, packet)
+    outer = ip(NODE2, NODE1, UDP, udp(struct.pack("!II", 1 << 27, 1 << 8) + inside, VXLAN_PORT))
+    seen = outcome(hosts, Attack("IPv6", [outer], ("node2", "")))
+    assert (seen.without, seen.guarded) == (1, 0)
+    assert sum(seen.dropped.values()) == 1
+
+
+def test_the_guard_is_up_before_the_tunnel(standing: Standing) -> None:
+    backend, hosts = standing
+    node = hosts["node1"]
+    node.module("topology", name="overlay", state="absent")
+    done = converge(hosts, backend, firewall={"trusted_sources": TRUSTED})["node1"]
+    guard, tunnel = (
+        next(index for index, operation in enumerate(done["operations"]) if operation.startswith(words))
+        for words in ("add firewall", f"add link {TUNNELS[backend]} ")
+    )
+    assert guard < tunnel
