@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
                 "size": {"type": "int", "default": DEFAULT_SIZE},
                 "df": {"type": "bool", "default": True},
                 "mark": {"type": "str", "default": "0"},
+                "port": {"type": "str", "default": ""},
                 "capture": {"type": "bool", "default": False},
                 "output": {"type": "str", "choices": OUTPUTS, "default": OUTPUTS[0]},
             }
@@ -45,6 +46,11 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": "\n".join(e.lines)}
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             return {"failed": True, "msg": f"nodes, settings: not as podnet.overlay.plan returns them: {e!r}"}
+        if capture and options["port"]:
+            return {
+                "failed": True,
+                "msg": "capture: the probe is an echo request, which goes to no port: leave out one",
+            }
         # Its own name, so that of two runs at once neither ends the other's.
         name = f"trace_{secrets.token_hex(4)}" if capture else None
         return {"changed": False, **path, "capture": name, "output": output}

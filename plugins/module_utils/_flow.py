@@ -18,11 +18,16 @@ Node = Mapping[str, t.Any]  # subnet, public_ip, mtu, pods: as the plan's check 
 
 _TTL = 64  # net.ipv4.ip_default_ttl
 _LARGEST = 65535
+TRANSLATED = "-translated"
+"""What the names of packets end with that are followed in case a rule has changed their addresses on the host before."""
 
 
 @dataclass(frozen=True)
 class End:
-    """An end of the path. ``namespace`` is empty for the host's own, None where it is not known."""
+    """An end of the path. ``namespace`` is empty for the host's own, None where it is not known.
+
+    ``node`` is empty outside of the overlay.
+    """
 
     name: str
     node: str
@@ -44,6 +49,7 @@ def flow(
     df: bool = True,
     mark: str | int = 0,
     hosts: Iterable[str] = (),
+    port: str = "",
 ) -> dict[str, t.Any]:
     """From POD@NODE to POD@NODE, a pod or an address: hosts, order, packets and probes of the path.
 
@@ -53,6 +59,7 @@ def flow(
         size: bytes of the IP packet.
         mark: of the request; as ``ip route get`` takes it.
         hosts: all of the inventory, since those without a lease are not in *nodes*.
+        port: ``8080``, ``8080/tcp`` or ``53/udp`` of the target; else it is an echo request.
 
     Raises:
         Mistakes: all that is wrong with the words.
@@ -61,6 +68,7 @@ def flow(
     if not HEADERS <= size <= _LARGEST:
         lines.append(f"size: {size} is not in {HEADERS}..{_LARGEST}")
     number = _mark(mark, lines)
+    protocol, dport = _port(port, lines)
     ends: list[End] = []
     nodes = {**{host: {} for host in hosts}, **nodes}
     if not any(nodes.values()):
@@ -76,7 +84,8 @@ def flow(
     if lines:
         raise Mistakes(lines)
     here, there = ends
-    return _paths(here, there, nodes, settings, {"size": size, "df": df}, number)
+    shape = {"size": size, "df": df, "protocol": protocol, **({"port": dport} if dport else {})}
+    return _paths(here, there, nodes, settings, shape, number)
 
 
 def _mark(mark: str | int, lines: list[str]) -> int:
@@ -87,6 +96,17 @@ def _mark(mark: str | int, lines: list[str]) -> int:
     if not 0 <= number < 1 << 32:
         lines.append(f"mark: {mark} is no number in 0..0xffffffff")
     return number
+
+
+def _port(port: str, lines: list[str]) -> tuple[str, int]:
+    """Protocol and number of what the packet goes to."""
+    if not port:
+        return "icmp", 0
+    number, _slash, protocol = str(port).partition("/")
+    if protocol not in ("", "tcp", "udp") or not number.isdecimal() or not 1 <= int(number) <= 65535:
+        lines.append(f"port: {port} is no port, such as 8080, 8080/tcp or 53/udp")
+        return "icmp", 0
+    return protocol or "tcp", int(number)
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -154,7 +174,9 @@ def _address(address: ipaddress.IPv4Address, nodes: Mapping[str, Node], settings
     network = ipaddress.IPv4Network(settings["network"])
     if address in network:
         raise ValueError(f"{text} is in {network}, but in no node's subnet")
-    raise ValueError(f"{text} is outside the overlay: neither in {network} nor a node's public_ip")
+    if address.is_multicast or address.is_loopback or int(address) >> 24 == 0 or int(address) == 0xFFFFFFFF:
+        raise ValueError(f"{text} is the address of no one host")
+    return End(text, "", None, text)
 
 
 def _places(pod: str, nodes: Mapping[str, Node]) -> list[str]:
@@ -178,19 +200,31 @@ def some(names: Iterable[str], most: int = 20) -> str:
 def _paths(
     here: End, there: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any], shape: dict[str, t.Any], mark: int
 ) -> dict[str, t.Any]:
-    names = [here.node] if here.node == there.node else [here.node, there.node]
+    names = [here.node] if there.node in ("", here.node) else [here.node, there.node]
     packets: dict[str, list[dict[str, t.Any]]] = {name: [] for name in names}
     order: dict[str, list[str]] = {}
+    port = shape.pop("port", 0)
     for leg, first, last in (("request", here, there), ("reply", there, here)):
-        if first.namespace is None:  # whose address it is, and so where the reply starts, is not known
+        if first.namespace is None and first.node:  # whose address it is, and so where the reply starts, is not known
             order[leg] = []
             continue
         order[leg] = names if leg == "request" else names[::-1]
-        packet = {"src": first.address, "dst": last.address, "protocol": "icmp", "ttl": _TTL, **shape}
+        packet = {"src": first.address, "dst": last.address, "ttl": _TTL, **shape}
+        packet.update({"dport" if leg == "request" else "sport": port} if port else {})
         packet.update({"reply": True, "df": False} if leg == "reply" else {})  # the kernel answers without DF
-        departs = {"name": leg, "namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
-        packets[first.node].append({**departs, **_wanted(first, last, nodes, settings)})
-        if first.node != last.node:
+        # Rules of nodes may change the addresses of what is for a node itself, or for the world.
+        answers = {"answers": "request"} if leg == "reply" and not first.namespace else {}
+        if not first.node:
+            wanted = {"overlay": _settled(here, nodes, settings)}
+            packets[here.node].append({"name": leg, "namespace": "", "arrives": True, **packet, **answers, **wanted})
+            continue
+        departs = {"namespace": first.namespace, **packet, "mark": mark if leg == "request" else 0}
+        departs.update(_wanted(first, last, nodes, settings))
+        packets[first.node].append({"name": leg, **departs, **answers})
+        if last.node not in ("", first.node):
+            if answers and there.address == nodes[there.node]["public_ip"]:
+                other = {"dst": nodes[here.node]["public_ip"], "answers": f"request{TRANSLATED}"}
+                packets[first.node].append({"name": f"{leg}{TRANSLATED}", **departs, **other})
             arrives = {"namespace": "", "arrives": True, **packet, "ttl": _TTL - first.forwarded}
             for name, arrival in _arrivals(leg, first, last, nodes, settings):
                 packets[last.node].append({"name": name, **arrives, **arrival, **_wanted(last, last, nodes, settings)})
@@ -204,6 +238,8 @@ def _paths(
         "source": here.address,
         "destination": there.address,
         **shape,
+        "port": port,
+        "outside": not there.node,
         "nodes": names,
         "order": order,
         "packets": packets,
@@ -215,17 +251,11 @@ def _paths(
 
 def _wanted(at: End, last: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What the plan has on node *at* for a packet to *last*: its own address, and where a route leads to a subnet."""
-    node, peer = nodes[at.node], nodes[last.node]
+    wanted = _settled(at, nodes, settings)
+    if not last.node:
+        return {"overlay": wanted}
+    peer, backend, tunnel = nodes[last.node], settings["backend"], settings.get("tunnel")
     same, underlay = at.node == last.node, last.address == peer["public_ip"]
-    backend, tunnel = settings["backend"], settings.get("tunnel")
-    wanted = {
-        "network": settings["network"],
-        "backend": backend,
-        "bridge": settings["bridge"],
-        "tunnel": tunnel,
-        "local": node["public_ip"],
-        "direct_routing": bool(settings.get("direct_routing")) or backend == "host-gw",
-    }
     if not underlay:
         wanted.update(subnet=peer["subnet"], dev=settings["bridge"])
     if not underlay and not same:
@@ -234,17 +264,38 @@ def _wanted(at: End, last: End, nodes: Mapping[str, Node], settings: Mapping[str
     return {"overlay": wanted}
 
 
+def _settled(at: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What holds of the overlay on node *at*, wherever a packet goes."""
+    backend = settings["backend"]
+    return {
+        "network": settings["network"],
+        "backend": backend,
+        "bridge": settings["bridge"],
+        "tunnel": settings.get("tunnel"),
+        "local": nodes[at.node]["public_ip"],
+        "direct_routing": bool(settings.get("direct_routing")) or backend == "host-gw",
+    }
+
+
 def _arrivals(
     leg: str, first: End, last: End, nodes: Mapping[str, Node], settings: Mapping[str, t.Any]
 ) -> list[tuple[str, dict[str, t.Any]]]:
-    """How a packet may come in: in the tunnel, without it, or either where it depends on the underlay's networks."""
+    """How a packet may come in: in the tunnel, without it, or either where it depends on the underlay's networks.
+
+    What a pod and a node's public_ip say to each other is masqueraded by the pod's node, or not.
+    """
     backend = settings["backend"]
-    if backend == "host-gw" or last.address == nodes[last.node]["public_ip"]:
-        return [(leg, {})]
+    if last.address == nodes[last.node]["public_ip"]:
+        return [(leg, {}), (f"{leg}{TRANSLATED}", {"src": nodes[first.node]["public_ip"]})]
+    masked: list[tuple[str, dict[str, t.Any]]] = []
+    if first.address == nodes[first.node]["public_ip"]:
+        masked = [(f"{leg}{TRANSLATED}", {"dst": nodes[last.node]["public_ip"], "answers": "request"})]
+    if backend == "host-gw":
+        return [(leg, {}), *masked]
     outer = {"src": nodes[first.node]["public_ip"], "dst": nodes[last.node]["public_ip"], "protocol": backend}
     if backend == "vxlan":
         outer.update(port=settings["port"], vni=settings["vni"], ttl=_TTL)
     else:
         outer.update(ttl=_TTL - first.forwarded)  # ttl inherit
     direct: list[tuple[str, dict[str, t.Any]]] = [(f"{leg}-direct", {})] if settings.get("direct_routing") else []
-    return [(leg, {"outer": outer}), *direct]
+    return [(leg, {"outer": outer}), *direct, *masked]

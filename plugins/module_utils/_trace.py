@@ -15,6 +15,8 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ._flow import TRANSLATED
+
 Data = Mapping[str, t.Any]
 
 LEGS = ("request", "reply")
@@ -99,6 +101,8 @@ class Leg:
     stops: tuple[Stop, ...]
     end: str
     problems: tuple[Placed, ...] = ()
+    key: str = ""
+    """The name of its packet on the last host that it came to."""
 
     @property
     def path_mtu(self) -> int | None:
@@ -191,7 +195,10 @@ class Trace:
         others = {problem.fault: problem for problem in reversed(self.problems) if problem.doubtful}
         yield from (problem.told for word, problem in others.items() if word not in _MAY)
         last = self.legs[-1]
-        if last.end == "left" or (last.end == "delivered" and len(self.legs) < len(LEGS)):
+        if self.flow.get("outside") and self.legs[0].end == "left":
+            stop, packet = self.legs[0].stops[-1], innermost(self.legs[0].stops[-1].hop["packet"])
+            yield f"it leaves {stop.node} by {stop.where} as {packet['src']}, and what comes then is not known"
+        elif last.end == "left" or (last.end == "delivered" and len(self.legs) < len(LEGS)):
             unknown = f"who has {self.flow['to']} there" if last.end == "left" else "the way back"
             stop = last.stops[-1]
             yield f"it gets to {stop.where} of {stop.node}, and {unknown} is not known"
@@ -201,6 +208,8 @@ class Trace:
         names = ("from", "to", "source", "destination", "size", "df")
         return {
             **{name: self.flow[name] for name in names},
+            "protocol": self.flow.get("protocol", "icmp"),
+            "port": self.flow.get("port", 0),
             "works": self.works,
             "verdict": self.verdict,
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
@@ -241,8 +250,10 @@ def join(flow: Data, walks: Mapping[str, Data], silent: Mapping[str, str]) -> Tr
     legs: list[Leg] = []
     for name in LEGS:
         nodes = flow["order"].get(name) or []
-        if nodes and (not legs or legs[-1].end == "delivered"):
-            legs.append(_leg(name, nodes, walks, flow))
+        on = {"delivered", "left"} if flow.get("outside") else {"delivered"}
+        if nodes and (not legs or legs[-1].end in on):
+            translated = bool(legs) and legs[-1].key.endswith(TRANSLATED)
+            legs.append(_leg(name, name + TRANSLATED * translated, nodes, walks, flow))
     return Trace(flow, tuple(legs), silent)
 
 
@@ -271,10 +282,10 @@ def packet_of(flow: Data, node: str, name: str) -> Data:
     return next((packet for packet in flow["packets"].get(node) or () if packet["name"] == name), {})
 
 
-def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data) -> Leg:
+def _leg(name: str, key: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data) -> Leg:
+    """A direction; *key* is the name of its packet on the first host."""
     stops: list[Stop] = []
     problems: list[Placed] = []
-    key = name
     left: dict[str, t.Any] = {}
     for node, after in zip(nodes, [*nodes[1:], None]):
         walk = walks.get(node, {}).get(key)
@@ -286,15 +297,18 @@ def _leg(name: str, nodes: Sequence[str], walks: Mapping[str, Data], flow: Data)
         stops += own
         last = stops[-1] if stops else None
         found: list[dict[str, t.Any]] = []
+        onward = key
         if not any(problem.fatal for problem in problems):
-            key, found = _onward(name, walk, node, after, walks, flow)
+            onward, found = _onward(name, key, walk, node, after, walks, flow)
             told = {problem.fault for problem in problems}
             problems += [at(name, last, node=node, **item) for item in found if item["fault"] not in told]
         if any(problem.fatal for problem in problems):
             return Leg(name, tuple(stops), "broken", tuple(problems))
         if after is None or walk["end"] == "translated":
-            return Leg(name, tuple(stops), walk["end"], tuple(problems))
-        left = _left(walk)
+            return Leg(name, tuple(stops), walk["end"], tuple(problems), key)
+        if not onward:
+            return Leg(name, tuple(stops), "translated", tuple(problems), key)
+        key, left = onward, _left(walk)
         if left.get("next_hop") != _public_ip(flow, after):
             left["source_mac"] = None  # a router's is not known
     return Leg(name, tuple(stops), "unknown", tuple(problems))
@@ -351,28 +365,39 @@ def _public_ip(flow: Data, node: str) -> t.Any:
 
 
 def _onward(
-    name: str, walk: Data, node: str, after: str | None, walks: Mapping[str, Data], flow: Data
+    name: str, key: str, walk: Data, node: str, after: str | None, walks: Mapping[str, Data], flow: Data
 ) -> tuple[str, list[dict[str, t.Any]]]:
-    """Under which key the next host walked what leaves this one, and what is wrong with it."""
+    """Under which key the next host walked what leaves this one, empty if it did not; and what is wrong with it."""
     end, left = walk["end"], _left(walk)
     target = flow["destination" if name == "request" else "source"]
     if end == "broken":
-        return name, [fault("broken", "the walk ends here, without a word why", "look at its notes")]
+        return key, [fault("broken", "the walk ends here, without a word why", "look at its notes")]
     if end == "translated":
         reason = "a rule translates its addresses, and what comes after is not explained"
-        return name, [fault("translated", reason, "-e capture=true shows whether it arrives")]
+        return key, [fault("translated", reason, "-e capture=true shows whether it arrives")]
     if after is None:
-        return name, _astray(name, walk, left, flow, node)
+        return key, _astray(name, walk, left, flow, node)
+    if end == "delivered" and _mapped(walk, target):
+        reason = f"a rule of {node} has it delivered there, and it does not come to {after}"
+        return "", [fault("translated", reason, "trace to where it goes, if that is meant")]
     if end == "delivered":
         reason = f"it is delivered here, but {target} is on {after}: two have that address"
-        return name, [fault("duplicate_address", reason, f"take {target} from the one here")]
-    return _crossing(name, left, node, after, walks, flow)
+        return key, [fault("duplicate_address", reason, f"take {target} from the one here")]
+    return _crossing(name, key, left, node, after, walks, flow)
+
+
+def _mapped(walk: Data, target: str) -> bool:
+    """Whether a rule has given it another destination than *target*, where it was delivered then."""
+    delivered = walk.get("delivered") or {}
+    return "packet" in delivered and innermost(delivered["packet"])["dst"] != target
 
 
 def _astray(name: str, walk: Data, left: Data, flow: Data, node: str) -> list[dict[str, t.Any]]:
     """What is wrong with the end of a leg on its last host: is it where the other leg starts?"""
     other, end, address = ("reply", "to", "destination") if name == "request" else ("request", "from", "source")
     target, namespace = flow[address], packet_of(flow, node, other).get("namespace")  # None: nobody knows it
+    if _mapped(walk, target) or (name == "request" and flow.get("outside")):
+        return []
     if walk["end"] == "delivered":
         where = walk["hops"][-1]["namespace"] if walk["hops"] else namespace
         goes = f"is delivered {f'in namespace {where}' if where else 'on the host itself'}"
@@ -388,19 +413,24 @@ def _astray(name: str, walk: Data, left: Data, flow: Data, node: str) -> list[di
 
 
 def _crossing(
-    name: str, left: Data, node: str, after: str, walks: Mapping[str, Data], flow: Data
+    name: str, key: str, left: Data, node: str, after: str, walks: Mapping[str, Data], flow: Data
 ) -> tuple[str, list[dict[str, t.Any]]]:
-    """What leaves one host against what the other has walked as arriving."""
+    """What leaves one host against what the other has walked as arriving. *key* is its name on the first."""
     packet, tunnelled = left["packet"], bool(left["packet"].get("inner"))
-    arrivals = {key: packet_of(flow, after, key) for key in (name, f"{name}-direct")}
-    key = next((key for key, item in arrivals.items() if item and bool(item.get("outer")) == tunnelled), None)
-    if key is None:
+    ends = tuple(innermost(packet)[end] for end in ("src", "dst"))
+    arrivals = {way: packet_of(flow, after, way) for way in (name, f"{name}-direct", name + TRANSLATED)}
+    ways = {way: item for way, item in arrivals.items() if item and bool(item.get("outer")) == tunnelled}
+    onward = next((way for way, item in ways.items() if (item["src"], item["dst"]) == ends), None)
+    if ways and onward is None:
+        reason = f"it goes on as {ends[0]} to {ends[1]}, and how {after} takes that was not asked"
+        return "", [fault("translated", reason, "-e capture=true shows whether it arrives")]
+    if onward is None:
         reason = "it leaves {} a tunnel, and {} awaits it {} one".format(
             *(("in", after, "without") if tunnelled else ("without", after, "in"))
         )
-        return name, [fault("wrong_gateway", reason, _CONVERGE)]
+        return key, [fault("wrong_gateway", reason, _CONVERGE)]
     address = _public_ip(flow, after)
-    outer = arrivals[key].get("outer")
+    outer = arrivals[onward].get("outer")
     faults = []
     if outer:
         wanted = {"dst": "wrong_gateway", "src": "wrong_local", "vni": "wrong_vni", "port": "wrong_port"}
@@ -409,11 +439,11 @@ def _crossing(
             if field in outer and has is not None and str(has) != str(outer[field]):
                 words = {"src": "outer source", "dst": "outer destination"}.get(field, field)
                 faults.append(fault(word, f"its {words} is {has}, and {after} awaits {outer[field]}", _CONVERGE))
-    elif packet_of(flow, node, name).get("overlay", {}).get("remote") and left["next_hop"] != address:
+    elif packet_of(flow, node, key).get("overlay", {}).get("remote") and left["next_hop"] != address:
         faults.append(fault("wrong_gateway", f"it goes to {left['next_hop']}, and {after} is {address}", _CONVERGE))
-    hops = walks.get(after, {}).get(key, {}).get("hops") or []
-    vtep: Data = next((hop for hop in reversed(walks[node][name]["hops"]) if hop.get("kind") == "vxlan"), {})
-    return key, [*faults, *_stale(left, vtep, hops, node, after, address)]
+    hops = walks.get(after, {}).get(onward, {}).get("hops") or []
+    vtep: Data = next((hop for hop in reversed(walks[node][key]["hops"]) if hop.get("kind") == "vxlan"), {})
+    return onward, [*faults, *_stale(left, vtep, hops, node, after, address)]
 
 
 def _stale(

@@ -11,7 +11,7 @@ import typing as t
 from collections.abc import Iterator, Mapping, Sequence
 
 from ._icmp import Answer
-from ._trace import Data, Leg, Seen, Stop, Trace, at, fault
+from ._trace import Data, Leg, Seen, Stop, Trace, at, fault, innermost
 
 _TYPES = {"request": 8, "reply": 0}  # of ICMP, RFC 792
 ERRORS = {  # ICMP type and code: what it is a sign of
@@ -80,7 +80,8 @@ def _sight(
     legs: Sequence[Leg], frames: Mapping[str, Sequence[Data]], identifier: int | None, probe: Data | None
 ) -> tuple[Leg, ...]:
     """The legs with the frames of one request and its reply: of a lost one, if any was."""
-    ours = {node: [frame for frame in own if _is_probe(frame, identifier)] for node, own in frames.items()}
+    changed = _translated(legs)
+    ours = {node: [frame for frame in own if _is_probe(frame, identifier, changed)] for node, own in frames.items()}
     sequences = sorted({frame["icmp"]["seq"] for own in ours.values() for frame in own})
     sights = [
         tuple(_sighted(leg, {node: _of(own, sequence) for node, own in ours.items()}) for leg in legs)
@@ -91,9 +92,19 @@ def _sight(
     return sights[counts.index((min if lost else max)(counts))]
 
 
-def _is_probe(frame: Data, identifier: int | None) -> bool:
-    icmp = frame.get("icmp") or {}
-    return icmp.get("type") in _TYPES.values() and (identifier is None or icmp.get("id") == identifier)
+def _translated(legs: Sequence[Leg]) -> set[tuple[str, str]]:
+    """The addresses that the probe and its answer have where a rule has changed them. Their identifier may be another too."""
+    found = set()
+    for leg in legs:
+        ends = [(packet["src"], packet["dst"]) for packet in (innermost(stop.hop["packet"]) for stop in leg.stops)]
+        found |= set(ends) - {ends[0] if leg.name == "request" else ends[-1]} if ends else set()
+    return found
+
+
+def _is_probe(frame: Data, identifier: int | None, translated: set[tuple[str, str]]) -> bool:
+    icmp, packet = frame.get("icmp") or {}, frame["ip"][-1]
+    ours = identifier in (None, icmp.get("id")) or (packet.get("src"), packet.get("dst")) in translated
+    return icmp.get("type") in _TYPES.values() and ours
 
 
 def _of(frames: Sequence[Data], sequence: int) -> list[Data]:

@@ -15,6 +15,7 @@ from ._trace import Data, Leg, Placed, Stop, Trace
 OUTPUTS = ["text", "json"]
 
 _INDENT = " " * 5
+_PAIRS = (("src", "sport"), ("dst", "dport"))
 _PROTOCOLS = {name: f"{name.upper()} ({number})" for name, number in PROTOCOLS.items()}
 
 
@@ -23,7 +24,8 @@ def render(trace: Trace) -> str:
     size = "{size} bytes{df}".format(size=trace.flow["size"], df=", DF" if trace.flow["df"] else "")
     pairs = (("from", "source"), ("to", "destination"))
     ends = [" ".join(dict.fromkeys(str(trace.flow[key]) for key in pair)) for pair in pairs]
-    lines = [f"{' to '.join(ends)}, {size}"]
+    port = " port {port}/{protocol}".format_map(trace.flow) if trace.flow.get("port") else ""
+    lines = [f"{' to '.join(ends)}{port}, {size}"]
     for leg in trace.legs:
         lines += _leg(leg, trace, brief=leg.name == "reply")
     heard = [f"heard: {line}" for line in trace.errors] + [f"note: {line}" for line in trace.notes]
@@ -88,8 +90,8 @@ def _stop(stop: Stop, after: Stop | None, *, brief: bool) -> Iterator[str]:
     for rule in hop.get("rules") or ():
         if rule["verdict"].startswith("may "):
             continue  # told as a problem
-        sure = f" ({rule['why_unsure']})" if rule.get("why_unsure") else ""
-        yield _said("rule", "{hook} {verdict}: {where}: {rule}".format(**rule) + sure)
+        more = "".join(f" ({rule[key]})" for key in ("comment", "why_unsure") if rule.get(key))
+        yield _said("rule", "{hook} {verdict}: {where}: {rule}".format(**rule) + more)
     for note in hop.get("notes") or ():
         yield _said("note", note)
     if stop.captured:
@@ -120,7 +122,8 @@ def _headers(packet: Data, length: int | None, macs: tuple[str | None, str | Non
         yield f"    {packet['src']} > {packet['dst']}: {_header(inner)}"
         packet, inner = inner, inner.get("inner")
     what = "ICMP echo request" if packet["protocol"] == "icmp" else str(packet["protocol"]).upper()
-    yield f"    {packet['src']} > {packet['dst']}: {what}"
+    source, target = (".".join(str(packet[key]) for key in pair if packet.get(key)) for pair in _PAIRS)
+    yield f"    {source} > {target}: {what}"
 
 
 def _header(packet: Data) -> str:

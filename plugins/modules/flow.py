@@ -26,7 +26,7 @@ options:
   to:
     description:
       - Where it ends. C(POD@NODE); the name of a pod that is on one node only; the address of a pod; another address of a
-        node's subnet, such as its gateway; or a node's public_ip.
+        node's subnet, such as its gateway; a node's public_ip; or, since 0.3.0, an address outside of the overlay.
       - Where the address belongs to nobody that the leases know, there is no walk of the answer.
     type: str
     required: true
@@ -55,8 +55,15 @@ options:
     description: Firewall mark of the request where it starts, a decimal or hexadecimal number. Policy routing may ask for it.
     type: str
     default: "0"
+  port:
+    description:
+      - The port that the packet goes to, such as V(8080), V(8080/tcp) or V(53/udp), as for a mapped port of a node.
+        Without it, it is an echo request.
+    type: str
+    default: ""
+    version_added: 0.3.0
   capture:
-    description: Whether frames will be captured on the path.
+    description: Whether frames will be captured on the path. The probe is an echo request, so not together with O(port).
     type: bool
     default: false
   output:
@@ -133,6 +140,7 @@ packets:
   description:
     - For each host the O(podnet.overlay.walk#module:packets) to follow there, C(request) and C(reply) by name.
     - With direct routing an arrival may come without the tunnel as well. That is C(request-direct) or C(reply-direct).
+    - Between a pod and a node's public_ip its addresses may be translated. That is C(request-translated) or C(reply-translated).
   type: dict
   returned: success
   sample:
@@ -157,6 +165,21 @@ packets:
         size: 84
         df: true
         outer: {src: 198.51.100.11, dst: 198.51.100.12, protocol: ipip, ttl: 63}
+protocol:
+  description: What the packet carries.
+  type: str
+  returned: success
+  sample: icmp
+port:
+  description: The port that it goes to, or 0.
+  type: int
+  returned: success
+  sample: 0
+outside:
+  description: Whether the destination is outside of the overlay. Then only the source's host is asked.
+  type: bool
+  returned: success
+  sample: false
 probes:
   description: The O(podnet.overlay.ping#module:probes) that try the path, and the underlay below it.
   type: dict

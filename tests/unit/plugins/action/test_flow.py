@@ -54,6 +54,6 @@ def test_what_is_not_from_the_plan_is_told(wrong: dict[str, Any]) -> None:
 
 
 def test_mistakes_fail_with_a_line_each() -> None:
-    result = resolve(size="9", to="192.0.2.1", hosts=["k8s-1"])
+    result = resolve(size="9", to="224.0.0.1", hosts=["k8s-1"])
     assert result["failed"]
     assert [line.split(":")[0] for line in result["msg"].splitlines()] == ["size", "to"]

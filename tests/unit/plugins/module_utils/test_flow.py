@@ -16,7 +16,7 @@ from .seed import NODES, SETTINGS, SOURCE, TARGET
 
 
 def resolve(source: str = SOURCE, target: str = TARGET, **changes: Any) -> dict[str, Any]:
-    options = {key: changes.pop(key) for key in ("size", "df", "mark", "hosts") if key in changes}
+    options = {key: changes.pop(key) for key in ("size", "df", "mark", "hosts", "port") if key in changes}
     return flow(source, target, NODES, {**SETTINGS, **changes}, **options)
 
 
@@ -107,6 +107,40 @@ def test_a_node_itself_answers_from_its_own_namespace(address: str, tunnelled: b
     assert packets_of(path, "k8s-1")["reply"]["ttl"] == 64  # its host has not forwarded it
 
 
+@pytest.mark.parametrize(("port", "protocol"), [("8080", "tcp"), ("8080/tcp", "tcp"), ("8080/udp", "udp")])
+def test_a_port_is_the_destination_s_there_and_the_source_s_back(port: str, protocol: str) -> None:
+    path = resolve(port=port)
+    there, back = (packets_of(path, "k8s-1")[leg] for leg in ("request", "reply"))
+    assert (there["protocol"], there["dport"], there.get("sport")) == (protocol, 8080, None)
+    assert (back["protocol"], back["sport"], back.get("dport")) == (protocol, 8080, None)
+    assert (path["protocol"], path["port"]) == (protocol, 8080)
+
+
+@pytest.mark.parametrize("backend", ["ipip", "host-gw"])
+def test_what_a_node_gets_of_a_pod_may_be_masqueraded_and_is_answered_as_it_came(backend: str) -> None:
+    path = resolve(target="172.12.1.12", backend=backend)
+    here, there = (packets_of(path, node) for node in ("k8s-1", "k8s-2"))
+    assert [there[f"request{way}"]["src"] for way in ("", "-translated")] == ["10.244.0.3", "172.12.1.11"]
+    assert [there[f"reply{way}"]["dst"] for way in ("", "-translated")] == ["10.244.0.3", "172.12.1.11"]
+    assert [there[f"reply{way}"]["answers"] for way in ("", "-translated")] == ["request", "request-translated"]
+    assert (here["reply-translated"]["dst"], here["reply-translated"]["answers"]) == ("172.12.1.11", "request")
+    assert "outer" not in here["reply-translated"]
+    for packets in path["packets"].values():  # what answers comes after what it answers
+        names = [packet["name"] for packet in packets]
+        assert all(names.index(p["answers"]) < names.index(p["name"]) for p in packets if "answers" in p)
+
+
+def test_outside_of_the_overlay_only_the_source_s_node_is_asked() -> None:
+    path = resolve(target="192.0.2.1")
+    assert path["outside"]
+    assert path["nodes"] == ["k8s-1"]
+    assert path["order"] == {"request": ["k8s-1"], "reply": ["k8s-1"]}
+    there, back = (packets_of(path, "k8s-1")[leg] for leg in ("request", "reply"))
+    assert "subnet" not in there["overlay"]
+    assert (back["answers"], back["arrives"], back["src"]) == ("request", True, "192.0.2.1")
+    assert len(path["probes"]["k8s-1"]) == 1
+
+
 def test_an_address_of_nobody_has_no_reply_to_walk() -> None:
     path = resolve(target="10.244.1.200")
     assert path["order"]["reply"] == []
@@ -140,8 +174,8 @@ def test_a_mark_is_on_the_request_only(mark: str | int) -> None:
         (SOURCE, "10.244.9.1", "to: 10.244.9.1 is in 10.244.0.0/16, but in no node's subnet"),
         (
             SOURCE,
-            "192.0.2.1",
-            "to: 192.0.2.1 is outside the overlay: neither in 10.244.0.0/16 nor a node's public_ip",
+            "224.0.0.1",
+            "to: 224.0.0.1 is the address of no one host",
         ),
         (
             SOURCE,
@@ -164,8 +198,13 @@ def test_without_a_tunnel_the_subnets_first_address_is_nobodys() -> None:
 
 
 def test_all_mistakes_at_once() -> None:
-    lines = mistakes("dns", "10.9.9.9", size=27, mark="red")
-    assert [line.split(":")[0] for line in lines] == ["size", "mark", "from", "to"]
+    lines = mistakes("dns", "127.0.0.1", size=27, mark="red", port="80/icmp")
+    assert [line.split(":")[0] for line in lines] == ["size", "mark", "port", "from", "to"]
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "80/sctp", "80:80", "-1", "²"])
+def test_what_is_no_port_is_told(port: str) -> None:
+    assert mistakes(SOURCE, TARGET, port=port) == [f"port: {port} is no port, such as 8080, 8080/tcp or 53/udp"]
 
 
 def test_a_name_of_two_pods_is_refused() -> None:

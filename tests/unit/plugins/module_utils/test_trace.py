@@ -256,6 +256,7 @@ def test_an_address_of_nobody_has_no_way_back() -> None:
         "k8s-1": {"request": seed.departure("k8s-1", "k8s-2")},
         "k8s-2": {"request": seed.arrival("k8s-1", "k8s-2")},
     }
+    path.walks["k8s-1"]["request"]["left"]["packet"]["inner"]["dst"] = "10.244.1.200"
     trace = path.join()
     assert trace.works is None
     assert trace.verdict.startswith(f"{seed.SOURCE} may reach 10.244.1.200: path MTU 1480")
@@ -494,6 +495,101 @@ def test_what_is_translated_is_not_followed(path: Path, told: bool) -> None:
     reason = "postrouting masquerades it" if told else "a rule translates its addresses"
     assert f"; translated at k8s-1, cni0 (request, hop 3): {reason}" in trace.verdict
     assert path.captured().join().works
+
+
+def masqueraded(target: str) -> Path:
+    """The seed's path to k8s-2 itself or the world, with a source that k8s-1 has changed as it sent it."""
+    path = Path(target)
+    out = seed.departure("k8s-1", "k8s-2")
+    near, far = seed.SECTION5["k8s-1"][5], seed.SECTION5["k8s-2"][5]
+    sent, masked = seed.packet("10.244.0.3", target, 64), seed.packet(near, target, 63)
+    hops = [*({**hop, "packet": sent} for hop in out["hops"][:3]), {**out["hops"][4], "packet": masked}]
+    hops[2]["notes"] = [f"masquerade: its source 10.244.0.3 becomes {near}"]
+    request = {"end": "left", "hops": hops, "left": {**out["left"], "packet": masked}, "delivered": None}
+    back = seed.arrival("k8s-2", "k8s-1")
+    answer = {**back, "hops": back["hops"][:1] + back["hops"][2:], "left": None}
+    answer["hops"][0]["packet"] = seed.packet(target, near, 64)
+    path.walks = {"k8s-1": {"request": request}}
+    if target != far:
+        path.walks["k8s-1"]["reply"] = answer
+        return path
+    path.walks["k8s-1"]["reply-translated"] = answer
+    taken = seed.hop("ens33", "delivers", masked, ("", seed.FAR_WIRE))
+    left = {**seed.departure("k8s-2", "k8s-1")["left"], "packet": seed.packet(far, near, 64)}
+    replies = {"end": "left", "left": left, "hops": [seed.hop("ens33", "sends", left["packet"], ("", ""))]}
+    path.walks["k8s-2"] = {
+        "request-translated": {"end": "delivered", "left": None, "hops": [taken]},
+        "reply-translated": replies,
+    }
+    return path
+
+
+def test_a_masqueraded_packet_and_its_answer_are_joined() -> None:
+    path = masqueraded("172.12.1.12")
+    trace = path.join()
+    assert trace.works, trace.verdict
+    assert [leg.end for leg in trace.legs] == ["delivered", "delivered"]
+    assert [stop.node for stop in trace.legs[0].stops] == ["k8s-1"] * 4 + ["k8s-2"]
+    assert [stop.node for stop in trace.legs[1].stops] == ["k8s-2"] + ["k8s-1"] * 4
+
+
+def test_a_source_that_the_next_host_was_not_asked_about_leaves_it_in_doubt() -> None:
+    path = masqueraded("172.12.1.12")
+    path.walks["k8s-1"]["request"]["left"]["packet"]["src"] = "172.12.1.99"
+    trace = path.join()
+    assert trace.works is None
+    assert [leg.end for leg in trace.legs] == ["translated"]
+    assert "it goes on as 172.12.1.99 to 172.12.1.12, and how k8s-2 takes that was not asked" in trace.verdict
+
+
+def test_what_is_outside_of_the_overlay_is_in_doubt_and_its_answer_is_told() -> None:
+    trace = masqueraded("192.0.2.1").join()
+    assert trace.works is None
+    assert [leg.end for leg in trace.legs] == ["left", "delivered"]
+    assert trace.verdict.endswith("; it leaves k8s-1 by ens33 as 172.12.1.11, and what comes then is not known")
+    assert "note        masquerade: its source 10.244.0.3 becomes 172.12.1.11" in render(trace)
+
+
+def test_what_a_rule_maps_to_a_pod_is_delivered_there() -> None:
+    path = masqueraded("172.12.1.12")
+    walk = path.walks["k8s-2"]["request-translated"]
+    walk["hops"].append(seed.hop("cni-w8b7p/eth0", "delivers", seed.packet("172.12.1.11", "10.244.1.7", 62), ("", "")))
+    assert path.fault()[0] == "not_delivered"
+    mapped = seed.packet("172.12.1.11", "10.244.1.7", 62)
+    walk["delivered"] = {"namespace": "cni-w8b7p", "packet": mapped}
+    assert path.join().works
+
+
+def test_what_a_rule_keeps_on_the_first_host_does_not_come_to_the_second() -> None:
+    path = masqueraded("172.12.1.12")
+    mapped = {"namespace": "dns", "packet": seed.packet("10.244.0.3", "10.244.0.9", 63)}
+    path.walks["k8s-1"]["request"].update(end="delivered", left=None, delivered=mapped)
+    trace = path.join()
+    assert trace.works is None
+    assert "a rule of k8s-1 has it delivered there, and it does not come to k8s-2" in trace.verdict
+
+
+def test_a_probe_under_another_identifier_is_seen_where_its_addresses_were_changed() -> None:
+    path = masqueraded("172.12.1.12")
+    path.pings = [{**seed.pings()[0], "address": "172.12.1.12"}]
+    base = {"direction": "out", "time": 1.0, "length": 98, "text": ""}
+    for leg, node, key in (
+        ("request", "k8s-1", "request"),
+        ("request", "k8s-2", "request-translated"),
+        ("reply", "k8s-2", "reply-translated"),
+        ("reply", "k8s-1", "reply-translated"),
+    ):
+        for hop in path.walks[node][key]["hops"]:
+            changed = "172.12.1.11" in (hop["packet"]["src"], hop["packet"]["dst"])
+            icmp = {"type": 8 if leg == "request" else 0, "code": 0, "id": 7 if changed else seed.IDENTIFIER, "seq": 1}
+            place = {"namespace": hop["namespace"], "interface": hop["interface"]}
+            path.frames.setdefault(node, []).append({**base, **place, "ip": [hop["packet"]], "icmp": icmp})
+    trace = path.join()
+    assert all(stop.seen for leg in trace.legs for stop in leg.stops)
+    for own in path.frames.values():
+        own[:] = [{**frame, "icmp": {**frame["icmp"], "id": 9}} for frame in own]
+    seen = [stop.hop["interface"] for leg in path.join().legs for stop in leg.stops if stop.seen]
+    assert seen == ["ens33"] * 4
 
 
 def test_what_was_not_judged_is_in_doubt(path: Path) -> None:
