@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _trace
+from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
+from ansible_collections.podnet.overlay.plugins.module_utils._trace_text import render
 
 from tests.kernel.hosts import Host
-from tests.kernel.overlays import NODES, STRANGER, TUNNELS, converge, mac, overlay
+from tests.kernel.overlays import NODES, STRANGER, TUNNELS, converge, mac, overlay, settings
 
 INTERNET = "192.0.2.1"  # the stranger's
 MAPPED = [
@@ -355,3 +358,63 @@ def test_what_isolated_pods_take_goes_by_the_stack_and_is_told(
     assert found == ([(told[0], told[1].format(arrival=arrival), told[2])] if told else [])
     if not told:
         assert (walked[-1][0], walked[-1][1]["end"]) == (opens.partition("@")[2], "delivered")
+
+
+NODES_SEE = {"masquerade": {"nodes": False}}
+FIXED = {"masquerade": {"address": "198.51.100.111"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "changes", "works", "says"),
+    [
+        ("web@node1", "db@node2", "", {}, True, ""),
+        ("web@node1", "db@node2", "80", {}, True, "10.244.0.2 > 10.244.1.3.80: TCP"),
+        ("web@node1", "198.51.100.12", "", {}, True, "masquerade: its source 10.244.0.2 becomes 198.51.100.11"),
+        ("web@node1", "198.51.100.12", "", NODES_SEE, True, ""),
+        ("web@node1", "198.51.100.12", "", FIXED, None, "goes on as 198.51.100.111 to 198.51.100.12, and how node2"),
+        (
+            "db@node1",
+            "198.51.100.12",
+            "8080/tcp",
+            {},
+            True,
+            "destination 198.51.100.12 port 8080 becomes 10.244.1.2 port 80",
+        ),
+        ("db@node1", "198.51.100.12", "8080/tcp", NODES_SEE, True, "its source 10.244.1.2 becomes 198.51.100.12"),
+        ("db@node1", "10.244.1.1", "8080/tcp", {}, True, "its source 10.244.1.2 becomes 10.244.1.1"),
+        ("db@node1", "10.244.0.1", "8080/tcp", {}, True, "its source 10.244.0.3 becomes 10.244.0.1"),
+        ("web@node1", "198.51.100.11", "8080/tcp", {}, True, "its source 10.244.0.2 becomes 10.244.0.1"),
+        (
+            "web@node1",
+            INTERNET,
+            "",
+            {},
+            None,
+            "it leaves node1 by eth1 as 198.51.100.11, and what comes then is not known",
+        ),
+        ("web@node1", INTERNET, "443", FIXED, None, "it leaves node1 by eth1 as 198.51.100.111"),
+        ("web@node1", INTERNET, "", {"masquerade": None}, None, "it leaves node1 by eth1 as 10.244.0.2"),
+    ],
+)
+def test_a_trace_tells_who_is_translated_and_whether_it_works(
+    fleet: tuple[str, dict[str, Host]],
+    source: str,
+    target: str,
+    port: str,
+    changes: dict[str, Any],
+    works: bool | None,
+    says: str,
+) -> None:
+    backend, hosts = fleet
+    default = {"masquerade": {"nodes": True, "random_fully": True}}
+    converge(hosts, backend, firewall=lambda name: wall(name, **{**default, **changes}))
+    path = flow(source, target, NODES, settings(backend), port=port)
+    walks = {name: hosts[name].module("walk", packets=path["packets"][name])["walks"] for name in path["nodes"]}
+    trace = _trace.join(path, walks, {})
+    text = render(trace)
+    assert trace.works is works, text
+    assert says in text
+    assert trace.legs[-1].end == ("translated" if "goes on as" in says else "delivered")
+    if not port:
+        pinged = hosts["node1"].run("ip", "netns", "exec", "web", "ping", "-c", "1", "-W", "1", path["destination"])
+        assert "1 received" in pinged.stdout
