@@ -53,7 +53,7 @@ class Path:
     sent: int = 0
     rtts: list[float] = field(default_factory=list)  # seconds
     ttl: int | None = None
-    identifier: int | None = None  # of the requests; as every path of its namespace
+    identifier: int | None = None  # of the requests; no other path of this run has it
     error: str = ""
 
     def result(self) -> dict[str, t.Any]:
@@ -144,7 +144,6 @@ class _Namespace:
 
     def __init__(self, name: str, df: bool) -> None:
         self.name = name
-        self.identifier = random.getrandbits(16)  # tells two runs apart
         self.sequence = 0
         self.waiting: dict[int, tuple[Path, float]] = {}  # by sequence, oldest first
         self.icmp = _netns.inside(name, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
@@ -157,9 +156,8 @@ class _Namespace:
     def send(self, path: Path) -> None:
         self.sequence = (self.sequence + 1) & 0xFFFF
         path.sent += 1
-        path.identifier = self.identifier
         try:
-            self.icmp.sendto(request(self.identifier, self.sequence, path.size), (path.address, 0))
+            self.icmp.sendto(request(path.identifier, self.sequence, path.size), (path.address, 0))
         except OSError as e:
             path.error = too_big(path.size, self._mtu(path.address)) if e.errno == errno.EMSGSIZE else _reason(e)
         else:
@@ -172,9 +170,12 @@ class _Namespace:
             except OSError:  # nothing more
                 return
             answer = parse(packet)
-            if answer is None or answer.identifier != self.identifier or answer.sequence not in self.waiting:
+            if answer is None or answer.sequence not in self.waiting:
                 continue
-            path, since = self.waiting.pop(answer.sequence)
+            path, since = self.waiting[answer.sequence]
+            if answer.identifier != path.identifier:
+                continue
+            del self.waiting[answer.sequence]
             complaint = answer.complaint(path.size)
             if complaint:
                 path.error = complaint
@@ -206,13 +207,17 @@ def ping(paths: list[Path], *, count: int, timeout: float, interval: float, df: 
     Raises PermissionError where raw sockets are forbidden. A namespace that is not there is its paths' error.
     """
     namespaces: dict[str, _Namespace] = {}
+    first = random.getrandbits(16)  # tells two runs apart
     try:
-        for path in paths:
+        for number, path in enumerate(paths):
             if path.namespace not in namespaces and not path.error:
                 try:
                     namespaces[path.namespace] = _Namespace(path.namespace, df)
                 except FileNotFoundError:
                     _refuse(paths, path.namespace, count, f"no network namespace {path.namespace} on this host")
+            if path.namespace in namespaces:
+                # To conntrack each path is a flow: of one whose first two packets come at once, it drops the second.
+                path.identifier = (first + number) & 0xFFFF
         start = time.monotonic()
         _run(
             namespaces,

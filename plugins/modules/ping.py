@@ -103,7 +103,7 @@ paths:
       type: int
     identifier:
       description:
-        - ICMP identifier of the requests, by which captured frames can be told. All paths from one namespace have the same.
+        - ICMP identifier of the requests, by which captured frames can be told. Each path and size has its own.
         - None if there is no such namespace.
       type: int
       version_added: 0.2.0

@@ -39,6 +39,14 @@ def test_a_path_that_carries_loses_nothing(routed: Host) -> None:
     assert 0 < path["rtt_ms"]["min"] <= path["rtt_ms"]["avg"] <= path["rtt_ms"]["max"] < 1000
 
 
+def test_each_size_is_a_flow_of_its_own_since_conntrack_drops_the_second_of_two_packets_that_begin_one(
+    routed: Host,
+) -> None:
+    small, large = paths(routed, RIGHT, sizes=[0, 500])
+    assert (small["received"], large["received"]) == (2, 2)
+    assert small["identifier"] != large["identifier"]
+
+
 def test_what_a_target_says_of_itself_is_repeated(routed: Host) -> None:
     path = paths(routed, {"address": RIGHT, "pod": "db", "node": "node2"})[0]
     assert (path["pod"], path["node"], path["namespace"]) == ("db", "node2", "left")
