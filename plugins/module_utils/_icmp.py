@@ -157,7 +157,7 @@ class _Namespace:
         self.sequence = (self.sequence + 1) & 0xFFFF
         path.sent += 1
         try:
-            self.icmp.sendto(request(path.identifier, self.sequence, path.size), (path.address, 0))
+            self.icmp.sendto(request(path.identifier or 0, self.sequence, path.size), (path.address, 0))
         except OSError as e:
             path.error = too_big(path.size, self._mtu(path.address)) if e.errno == errno.EMSGSIZE else _reason(e)
         else:
