@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -36,7 +35,6 @@ _RAW = "before.rules: "
 _OTHERS = "# there without this: "
 _BLOCK = re.compile(r"^# BEGIN %s(.*)\n((?:.*\n)*?)# END %s.*\n" % (ALIAS_PREFIX, ALIAS_PREFIX), re.MULTILINE)
 _IPIP = _RAW + "-A %s -p 4 -j ACCEPT" % _INPUT
-_IPENCAP = "ipencap"  # what iptables -S calls protocol 4, by /etc/protocols
 _ANYWHERE = "0.0.0.0/0"
 
 
@@ -90,7 +88,7 @@ def read() -> tuple[list[str], str]:
             mine.append(" ".join([rule.words, *("(%s)" % note for note in notes if note)]))
     for line in block[2].splitlines() if block else []:
         if not line.startswith("#"):
-            in_force = not live or line.replace(" -p 4 ", " -p %s " % _IPENCAP) in live
+            in_force = not live or line in live
             mine.append(_RAW + _without_mark(line) + ("" if in_force else " (not in force)"))
     return mine, owner or ""
 
@@ -141,7 +139,7 @@ def _write_block(owner: str, lines: list[str]) -> None:
         return
     for line in chain:
         if _without_mark(line) != line:
-            run("iptables", "-w", "-D", *shlex.split(line)[1:])
+            run("iptables", "-w", "-D", *line.split()[1:])
     chain = [line for line in chain if _without_mark(line) == line]
     jump = "-A %s -j ufw-user-input" % _INPUT  # the rules of before.rules are all before it
     place = chain.index(jump) + 1 if jump in chain else len(chain) + 1
@@ -154,8 +152,8 @@ def _live() -> list[str]:
     if not active():
         return []
     answer = attempt("iptables", "-w", "-S")
-    lines = answer.stdout.splitlines() if answer.returncode == 0 else []
-    return lines if "-N ufw-user-input" in lines else []
+    lines = answer.stdout.replace(" -p ipencap ", " -p 4 ").replace('"', "").splitlines()  # as /etc/protocols calls it
+    return lines if answer.returncode == 0 and "-N ufw-user-input" in lines else []
 
 
 def _user_rules() -> list[_Rule]:
@@ -207,7 +205,7 @@ def _marked(line: str, owner: str) -> str:
 
 
 def _without_mark(line: str) -> str:
-    return re.sub(r' -m comment --comment "?%s\S+' % ALIAS_PREFIX, "", line)
+    return re.sub(r" -m comment --comment %s\S+" % ALIAS_PREFIX, "", line)
 
 
 def _text(path: str) -> str:
