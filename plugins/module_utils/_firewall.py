@@ -58,8 +58,8 @@ _MASQUERADED_ELSEWHERE = 0x4000
 _VXLAN_VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
 """The network identifier behind the UDP header (8 bytes) and VXLAN's flags (4): RFC 7348."""
 
-# Priorities: linux/netfilter_ipv4.h. Ours come just before the usual ones, where the order matters.
-_RAW, _DNAT, _FILTER, _SNAT = -300, -100, 0, 100
+# Priorities: linux/netfilter_ipv4.h, netfilter_bridge.h. Ours come just before the usual ones, where the order matters.
+_RAW, _DNAT, _FILTER, _SNAT, _BRIDGE_FILTER = -300, -100, 0, 100, -200
 
 
 # ------------------------------------------------------------------------------------------------ the clause
@@ -490,9 +490,9 @@ def _outer(made: _Tables, clause: Clause) -> None:
     senders = {address: [subnet] for subnet, address in clause.peers.items()}
     for source in clause.trusted_sources:
         senders.setdefault(source.address, []).extend(source.subnets)
-    if clause.masquerade is None or not clause.masquerade.nodes:
-        for subnet, address in clause.peers.items():  # then nodes answer pods under their own address
-            senders[address] = [*senders[address], "%s/32" % address] if subnet else senders[address]
+    for address in clause.peers.values():
+        if _keeps_source(clause.masquerade, address):
+            senders[address] = [*senders[address], "%s/32" % address]
     made.set("peers", "ipv4_addr", [[address, mark_of(address)] for address in senders], data="mark")
     made.set(
         "sources",
@@ -518,6 +518,13 @@ def _outer(made: _Tables, clause: Clause) -> None:
         made.rule(
             "outer", "%s to %s only from peers" % (clause.backend, clause.local), *to_tunnel, nobody, *_COUNTED_DROP
         )
+
+
+def _keeps_source(masquerade: Masquerade | None, address: str) -> bool:
+    """Whether a node at *address* sees the pods' own addresses, so that its answers come through the tunnel under its own."""
+    if masquerade is None or not masquerade.nodes:
+        return True
+    return any(ipaddress.IPv4Address(address) in ipaddress.IPv4Network(network) for network in masquerade.exceptions)
 
 
 def _disjoint(subnets: Sequence[str]) -> list[str]:
@@ -690,19 +697,27 @@ def _bridge(made: _Tables, clause: Clause) -> None:
         )
         _antispoof(made)
         made.rule("prerouting", "pods' ports", _match(_IIFNAME, "@interfaces"), {"jump": {"target": "antispoof"}})
-    isolated = [pod.address for pod in clause.pods if pod.group] if clause.policy is not None else []
-    if isolated:
-        made.set("isolated", "ipv4_addr", isolated)
-        for field, others in ((_DADDR, _SADDR), (_SADDR, _DADDR)):
-            made.rule(
-                "prerouting",
-                "to and from isolated pods by way of the node's routing, where the policy is",
-                _match({"meta": {"key": "pkttype"}}, "other"),  # to another port, of this bridge or of another's
-                _match(others, _prefix(clause.subnet)),
-                _match(field, "@isolated"),
-                {"mangle": {"key": _payload("ether", "daddr"), "value": mac_of(_gateway(clause.subnet))}},
-                {"mangle": {"key": {"meta": {"key": "pkttype"}}, "value": "host"}},
-            )
+    isolated = [pod for pod in clause.pods if pod.group] if clause.policy is not None else []
+    if not isolated:
+        return
+    made.set("isolated", "ipv4_addr", [pod.address for pod in isolated])
+    for field, others in ((_DADDR, _SADDR), (_SADDR, _DADDR)):
+        made.rule(
+            "prerouting",
+            "to and from isolated pods by way of the node's routing, where the policy is",
+            _match({"meta": {"key": "pkttype"}}, "other"),  # to another port, of this bridge or of another's
+            _match(others, _prefix(clause.subnet)),
+            _match(field, "@isolated"),
+            {"mangle": {"key": _payload("ether", "daddr"), "value": mac_of(_gateway(clause.subnet))}},
+            {"mangle": {"key": {"meta": {"key": "pkttype"}}, "value": "host"}},
+        )
+    made.set("isolated_interfaces", "ifname", [pod.interface for pod in isolated])
+    made.chain("forward", "filter", "forward", _BRIDGE_FILTER)
+    to_isolated = _match({"meta": {"key": "oifname"}}, "@isolated_interfaces")
+    not_arp = _match(_payload("ether", "type"), "arp", "!=")
+    made.rule(
+        "forward", "nothing else to isolated pods past that: broadcast, IPv6", to_isolated, not_arp, *_COUNTED_DROP
+    )
 
 
 def _antispoof(made: _Tables) -> None:

@@ -127,6 +127,21 @@ def test_a_trusted_source_may_send_from_its_subnets_only_without_overlaps() -> N
     assert found == [{"concat": [0xCB007109, {"prefix": {"addr": "10.9.0.0", "len": 16}}]}]
 
 
+@pytest.mark.parametrize(
+    ("masquerade", "own"),
+    [
+        ({}, False),
+        (None, True),
+        ({"nodes": False}, True),
+        ({"except": ["192.0.2.0/24"]}, True),
+        ({"except": ["198.51.100.0/24"]}, False),
+    ],
+)
+def test_a_peer_that_sees_the_pods_addresses_answers_under_its_own(masquerade: Any, own: bool) -> None:
+    found = elements(desired({**CLAUSE, "masquerade": masquerade}, OWNER, {"10.244.1.0/24": "192.0.2.1"}), "sources")
+    assert ({"concat": [0xC0000201, "192.0.2.1"]} in found) == own
+
+
 def test_a_changed_udp_mapping_is_told_apart_from_the_others() -> None:
     def wall(*ports: dict[str, Any]) -> Firewall:
         return desired({**CLAUSE, "ports": list(ports)}, OWNER, {})
