@@ -701,13 +701,13 @@ def _bridge(made: _Tables, clause: Clause) -> None:
     if not isolated:
         return
     made.set("isolated", "ipv4_addr", [pod.address for pod in isolated])
-    for field, others in ((_DADDR, _SADDR), (_SADDR, _DADDR)):
+    for mine, theirs in ((_DADDR, _SADDR), (_SADDR, _DADDR)):
         made.rule(
             "prerouting",
             "to and from isolated pods by way of the node's routing, where the policy is",
             _match({"meta": {"key": "pkttype"}}, "other"),  # to another port, of this bridge or of another's
-            _match(others, _prefix(clause.subnet)),
-            _match(field, "@isolated"),
+            _match(theirs, _prefix(clause.subnet)),
+            _match(mine, "@isolated"),
             {"mangle": {"key": _payload("ether", "daddr"), "value": mac_of(_gateway(clause.subnet))}},
             {"mangle": {"key": {"meta": {"key": "pkttype"}}, "value": "host"}},
         )
