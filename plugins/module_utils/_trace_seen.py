@@ -102,7 +102,7 @@ def _translated(legs: Sequence[Leg]) -> set[tuple[str, str]]:
 
 
 def _is_probe(frame: Data, identifier: int | None, translated: set[tuple[str, str]]) -> bool:
-    icmp, packet = frame.get("icmp") or {}, frame["ip"][-1]
+    icmp, packet = frame.get("icmp") or {}, (frame.get("ip") or [{}])[-1]
     ours = identifier in (None, icmp.get("id")) or (packet.get("src"), packet.get("dst")) in translated
     return icmp.get("type") in _TYPES.values() and ours
 

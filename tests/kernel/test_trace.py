@@ -45,6 +45,7 @@ def test_two_at_once_do_not_take_each_others_frames(fleet: Fleet) -> None:
     [
         (("--limit", "node3"), "--limit leaves out node1 and node2"),
         (("--limit", "node1"), "node2: was not asked (does --limit leave it out?)"),
+        (("-e", "capture=true", "-e", "port=80"), "the probe is an echo request, which goes to no port: leave out one"),
         (("-e", "capture=maybe"), "argument 'capture' is of type str and we were unable to convert to bool"),
         (("-e", "capture=true", "-e", "output=yaml"), "value of output must be one of: text, json, got: yaml"),
     ],
@@ -53,6 +54,30 @@ def test_what_cannot_be_told_fails(fleet: Fleet, options: tuple[str, ...], says:
     done = fleet.play("trace", *ENDS, *options)
     assert done.code != 0
     assert says in " ".join(done.out.replace("''", "'").split())
+    assert remains(fleet) == []
+
+
+def test_what_a_node_sees_of_a_pod_under_its_own_address_is_followed_there_and_back(fleet: Fleet) -> None:
+    folder = fleet.folder / "masqueraded"
+    path = ("-e", "from=web@node1", "-e", "to=198.51.100.2")
+    out = fleet.works("trace", *path, "-e", "capture=true", "-e", f"dest={folder}").out
+    assert "masquerade: its source 10.244.0.2 becomes 198.51.100.1," in out
+    assert "answers a translated connection: its destination 198.51.100.1 becomes 10.244.0.2" in out
+    assert "web@node1 reaches 198.51.100.2 and back" in out
+    assert "3 of 3 probes answered" in out
+    assert "not here" not in out  # also where masquerade has given the probe another identifier
+
+
+def test_an_address_of_the_world_is_followed_until_it_leaves(fleet: Fleet) -> None:
+    node1, path = fleet.hosts["node1"], ("-e", "from=web@node1", "-e", "to=192.0.2.77", "-e", "port=443")
+    assert "no route at node1, cni0 (request, hop 3)" in fleet.play("trace", *path).out
+    node1.sh("ip route add 192.0.2.0/24 via 198.51.100.3")
+    try:
+        out = fleet.works("trace", *path).out
+    finally:
+        node1.sh("ip route del 192.0.2.0/24")
+    assert "web@node1 may reach 192.0.2.77 and back" in out
+    assert "it leaves node1 by eth1 as 198.51.100.1, and what comes then is not known" in out
     assert remains(fleet) == []
 
 

@@ -588,6 +588,7 @@ def test_a_probe_under_another_identifier_is_seen_where_its_addresses_were_chang
     assert all(stop.seen for leg in trace.legs for stop in leg.stops)
     for own in path.frames.values():
         own[:] = [{**frame, "icmp": {**frame["icmp"], "id": 9}} for frame in own]
+        own.insert(0, {**own[0], "ip": [], "icmp": None})  # ARP
     seen = [stop.hop["interface"] for leg in path.join().legs for stop in leg.stops if stop.seen]
     assert seen == ["ens33"] * 4
 
