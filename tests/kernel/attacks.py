@@ -212,8 +212,6 @@ class Attack:
     packets: Sequence[bytes]
     sender: tuple[str, str] = ("stranger", "")
     pod: tuple[str, str] = ("node1", "web")
-    node: str = "node1"
-    """Whose guard has to stop it."""
     frames: bool = False
     """They are frames of the sender's eth0."""
     alone: bool = False
@@ -348,15 +346,20 @@ def arrived(hosts: Mapping[str, Host], attack: Attack) -> int:
     return found
 
 
-def outcome(hosts: Mapping[str, Host], attack: Attack) -> Outcome:
-    """Try *attack* without its node's guard, and then with it."""
-    guard = hosts[attack.node]
+def outcomes(hosts: Mapping[str, Host], attacks: Sequence[Attack]) -> dict[str, Outcome]:
+    """Try *attacks* on node1 without its guard, and then with it; by their names."""
+    guard = hosts["node1"]
     with unguarded(guard):
-        without = arrived(hosts, attack)
+        without = [arrived(hosts, attack) for attack in attacks]
+    found = {}
     before = drops(guard)
-    guarded = arrived(hosts, attack)
-    counted = {name: count - before.get(name, 0) for name, count in drops(guard).items()}
-    return Outcome(without, guarded, {name: count for name, count in counted.items() if count})
+    for attack, count in zip(attacks, without):
+        guarded = arrived(hosts, attack)
+        after = drops(guard)
+        dropped = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+        found[attack.name] = Outcome(count, guarded, dropped)
+        before = after
+    return found
 
 
 LENIENT = (
@@ -397,10 +400,9 @@ def main(backend: str) -> None:
     """Print what arrives of every attack."""
     rows = [("packet", "without guard", "with guard", "dropped (counter)")]
     with target(backend) as hosts:
-        for attack in [*from_outside(backend), *from_a_pod(backend), *spoofed()]:
-            seen = outcome(hosts, attack)
-            rules = "; ".join(f"{count}: {name}" for name, count in seen.dropped.items())
-            rows.append((attack.name, str(seen.without), str(seen.guarded), rules))
+        for name, seen in outcomes(hosts, [*from_outside(backend), *from_a_pod(backend), *spoofed()]).items():
+            counted = "; ".join(f"{count}: {rule}" for rule, count in seen.dropped.items())
+            rows.append((name, str(seen.without), str(seen.guarded), counted))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
