@@ -65,7 +65,12 @@ class _Setting(NamedTuple):
 
 
 def active() -> bool:
-    """Whether firewalld runs on this host: a process of its name in this network namespace."""
+    """Whether firewalld runs, or will have our policies when it does: a run while it is stopped leaves them there."""
+    return found("firewall-cmd") and (any(_stored(policy)[1] for policy in _ABOUT) or _runs())
+
+
+def _runs() -> bool:
+    """Whether there is a process of firewalld's in this network namespace."""
     if not found("firewall-cmd"):
         return False
     here = os.stat("/proc/self/ns/net").st_ino
@@ -104,7 +109,7 @@ def read() -> tuple[list[str], str]:
         settings, whose = _stored(policy)
         owner = owner or whose
         stored += settings if whose else []
-    if not active():
+    if not _runs():
         return [str(setting) for setting in stored], owner
     running = _running_policies()
     mine = []
@@ -123,7 +128,7 @@ def write(owner: str, rules: Iterable[str]) -> None:
             raise OSError(errno.EEXIST, text)
     for policy in _ABOUT:
         _store(policy, owner, [setting for setting in wanted if setting.place == "policy " + policy])
-    if not active():
+    if not _runs():
         return
     running = _running_policies()
     if {item for item in running if item.option in _FIXED} != {item for item in wanted if item.option in _FIXED}:
@@ -238,15 +243,15 @@ def _listed(kind: str, plural: str) -> Iterator[_Setting]:
 
 def _running() -> list[_Setting]:
     """What can be changed without a reload and does not outlast one, without our own policies."""
-    found = [*_listed("zone", "zones"), *_listed("policy", "policies")]
+    held = [*_listed("zone", "zones"), *_listed("policy", "policies")]
     for name in run("firewall-cmd", "--get-ipsets").split():
         entries = run("firewall-cmd", "--ipset=" + name, "--get-entries").splitlines()
-        found += [_Setting("ipset " + name, "entry", entry) for entry in entries]
+        held += [_Setting("ipset " + name, "entry", entry) for entry in entries]
     for option in ("chain", "rule", "passthrough"):
         lines = run("firewall-cmd", "--direct", "--get-all-%ss" % option).splitlines()
-        found += [_Setting("direct", option, line) for line in lines if line]
+        held += [_Setting("direct", option, line) for line in lines if line]
     ours = ["policy " + policy for policy in _ABOUT]
-    return [item for item in found if item.option not in _FIXED and item.place not in ours]
+    return [item for item in held if item.option not in _FIXED and item.place not in ours]
 
 
 def _change(verb: str, settings: Iterable[_Setting]) -> None:
@@ -296,26 +301,56 @@ def _reload() -> None:
                     raise
 
 
+class _Table(NamedTuple):
+    """A table as iptables-save prints it: the policies of its chains, "-" for one that is no hook's, and their rules."""
+
+    policies: dict[str, str]
+    rules: dict[str, list[str]]
+
+
 def _lost(before: str, after: str) -> str:
-    """What iptables-save printed before and does not now, as one input of ``iptables-restore -n``."""
-    there = Counter(_commands(after))
-    lost: dict[str, list[str]] = {}
-    for table, command in _commands(before):
-        if there[table, command]:
-            there[table, command] -= 1
-        else:
-            lost.setdefault(table, []).append(command)
-    return "".join("\n".join([table, *commands, "COMMIT", ""]) for table, commands in lost.items())
+    """What iptables-save printed before and does not now, as one input of ``iptables-restore -n``.
+
+    A rule that is lost comes back before the rule that it stood before, so that a REJECT at the end stays at the end.
+    """
+    text = ""
+    there = _tables(after)
+    for name, table in _tables(before).items():
+        now = there.get(name, _Table({}, {}))
+        commands = []
+        for chain, policy in table.policies.items():
+            if policy == "-" and chain not in now.policies:
+                commands.append("-N " + chain)
+            elif policy not in ("-", now.policies.get(chain, "ACCEPT")):
+                commands.append("-P %s %s" % (chain, policy))
+        for chain, rules in table.rules.items():
+            working = list(now.rules.get(chain, ()))
+            left, place = Counter(working), len(working)
+            for rule in reversed(rules):
+                if left[rule]:
+                    left[rule] -= 1
+                    place = working.index(rule) if rule in working[:place] else place
+                else:
+                    working.insert(place, rule)
+                    commands.append("-I %s %d %s" % (chain, place + 1, rule))
+        if commands:
+            text += "\n".join(["*" + name, *commands, "COMMIT", ""])
+    return text
 
 
-def _commands(saved: str) -> Iterator[tuple[str, str]]:
-    """iptables-save's lines as commands that neither flush nor replace, each with its table."""
-    table = ""
+def _tables(saved: str) -> dict[str, _Table]:
+    """iptables-save's text, without the chains that our policies have with firewalld's backend iptables."""
+    tables: dict[str, _Table] = {}
+    table = _Table({}, {})
     for line in saved.splitlines():
+        if any(policy in line for policy in _ABOUT):
+            continue
         if line.startswith("*"):
-            table = line
+            table = tables[line[1:].strip()] = _Table({}, {})
         elif line.startswith(":"):
             chain, policy = line[1:].split()[:2]
-            yield table, "-N " + chain if policy == "-" else "-P %s %s" % (chain, policy)
+            table.policies[chain] = policy
         elif line.startswith("-A "):
-            yield table, line
+            _append, chain, rule = line.split(" ", 2)
+            table.rules.setdefault(chain, []).append(rule)
+    return tables

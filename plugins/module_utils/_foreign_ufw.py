@@ -47,8 +47,12 @@ class _Rule(NamedTuple):
 
 
 def active() -> bool:
-    """Whether ufw is enabled."""
-    return found("ufw") and re.search(r"^ENABLED=[\"']?yes", _text(_CONF), re.MULTILINE | re.IGNORECASE) is not None
+    """Whether ufw is enabled, or will have our rules when it is: a run while it is disabled leaves them there."""
+    return found("ufw") and (_enabled() or bool(read()[0]))
+
+
+def _enabled() -> bool:
+    return re.search(r"^ENABLED=[\"']?yes", _text(_CONF), re.MULTILINE | re.IGNORECASE) is not None
 
 
 def rules(
@@ -149,7 +153,7 @@ def _write_block(owner: str, lines: list[str]) -> None:
 
 def _live() -> list[str]:
     """The filter table's rules as they are in force; nothing where ufw's chains are not there."""
-    if not active():
+    if not _enabled():
         return []
     answer = attempt("iptables", "-w", "-S")
     lines = answer.stdout.replace(" -p ipencap ", " -p 4 ").replace('"', "").splitlines()  # as /etc/protocols calls it

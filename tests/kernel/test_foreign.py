@@ -235,12 +235,17 @@ def test_ufw_is_repaired_whatever_became_of_our_rules(host: Host, change: str) -
         assert not host.module("topology", name="overlay", document=document(backend="ipip"))["changed"]
 
 
-def test_ufw_that_is_disabled_is_left_alone_and_ours_goes_from_it_all_the_same(host: Host) -> None:
+def test_ufw_that_is_disabled_is_left_alone_and_keeps_ours_until_teardown(host: Host) -> None:
     before = UFW.state(host)
     assert not accepts(host.module("topology", name="overlay", document=document(backend="ipip")))
     assert UFW.state(host) == before
     with UFW.running(host):
         host.module("topology", name="overlay", document=document(backend="ipip"))
+        made = UFW.state(host)
+        host.run("ufw disable")
+        assert not host.module("topology", name="overlay", document=document(backend="ipip"))["changed"]
+        host.run("ufw --force enable")
+        assert UFW.state(host) == made
         host.run("ufw disable")
     host.module("topology", name="overlay", state="absent")
     assert ufw_rules(host) == ["(None)"]
@@ -311,6 +316,7 @@ def test_firewalld_is_repaired_whatever_became_of_our_policies_and_they_go_while
             assert not host.module("topology", name="overlay", document=document_)["changed"], change
         host.sh("rm /etc/firewalld/policies/*.old")  # firewalld's copies, of what was done to them by its own command
         assert FIREWALLD.state(host) == made
+    assert not host.module("topology", name="overlay", document=document_)["changed"]
     host.module("topology", name="overlay", state="absent")
     assert host.run("ls /etc/firewalld/policies").stdout == ""
 

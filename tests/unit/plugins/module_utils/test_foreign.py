@@ -43,13 +43,12 @@ COMMIT
 BACK = """*filter
 -P FORWARD DROP
 -N MINE
--A FORWARD -j MINE
--A MINE -s 192.0.2.1/32 -j DROP
--A MINE -s 192.0.2.1/32 -j DROP
+-I FORWARD 2 -j MINE
+-I MINE 1 -s 192.0.2.1/32 -j DROP
+-I MINE 1 -s 192.0.2.1/32 -j DROP
 COMMIT
 *nat
--P POSTROUTING ACCEPT
--A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE
+-I POSTROUTING 1 -s 192.0.2.0/24 -j MASQUERADE
 COMMIT
 """
 
@@ -93,12 +92,21 @@ def test_what_iptables_lost_comes_back_and_nothing_twice() -> None:
     assert _foreign_firewalld._lost(SAVED, FLUSHED) == BACK
     assert _foreign_firewalld._lost(SAVED, SAVED) == ""
     assert _foreign_firewalld._lost("", FLUSHED) == ""
-    half = FLUSHED.replace("COMMIT", "-A MINE -s 192.0.2.1/32 -j DROP\nCOMMIT").replace(
-        ":DOCKER", ":MINE - [0:0]\n:DOCKER"
+
+
+def test_a_lost_rule_comes_back_to_its_place() -> None:
+    head = "*filter\n:FORWARD ACCEPT [0:0]\n:MINE - [0:0]\n"
+    rules = [f"-A FORWARD -s 192.0.2.{last}/32 -j MINE\n" for last in (1, 2, 2, 3, 4, 5)]
+    kept = [rules[1], rules[3], "-A FORWARD -j REJECT\n"]
+    assert _foreign_firewalld._lost(head + "".join([*rules, kept[-1]]), head + "".join(kept)) == (
+        "*filter\n-I FORWARD 3 -s 192.0.2.5/32 -j MINE\n-I FORWARD 3 -s 192.0.2.4/32 -j MINE\n"
+        "-I FORWARD 1 -s 192.0.2.2/32 -j MINE\n-I FORWARD 1 -s 192.0.2.1/32 -j MINE\nCOMMIT\n"
     )
-    lost = _foreign_firewalld._lost(SAVED, half)
-    assert "-N MINE" not in lost
-    assert lost.count("-A MINE") == 1
+
+
+def test_chains_of_our_own_policies_do_not_come_back() -> None:
+    saved = "*filter\n:FWD_podnet-forward - [0:0]\n-A FORWARD_POLICIES_pre -j FWD_podnet-forward\nCOMMIT\n"
+    assert _foreign_firewalld._lost(saved, "") == ""
 
 
 @pytest.mark.parametrize(
