@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Union
 
@@ -194,8 +194,9 @@ def converge(
     firewall: Firewall = None,
     *,
     direct_routing: bool = False,
+    on: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Bring every node to the overlay of *backend*; the module's answers."""
+    """Bring every node, or those named by *on*, to the overlay of *backend*; the module's answers."""
     return {
         name: hosts[name].module(
             "topology",
@@ -203,7 +204,7 @@ def converge(
             document=document(name, backend, nodes, firewall, direct_routing=direct_routing),
             peers=table(nodes),
         )
-        for name in nodes
+        for name in on or nodes
     }
 
 
