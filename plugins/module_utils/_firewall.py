@@ -714,10 +714,18 @@ def _bridge(made: _Tables, clause: Clause) -> None:
     made.set("isolated_interfaces", "ifname", [pod.interface for pod in isolated])
     made.chain("forward", "filter", "forward", _BRIDGE_FILTER)
     to_isolated = _match({"meta": {"key": "oifname"}}, "@isolated_interfaces")
-    not_arp = _match(_payload("ether", "type"), "arp", "!=")
     made.rule(
-        "forward", "nothing else to isolated pods past that: broadcast, IPv6", to_isolated, not_arp, *_COUNTED_DROP
+        "forward",
+        "what br_netfilter translated has met the policy",
+        to_isolated,
+        _match({"meta": {"key": "pkttype"}}, "other"),
+        _match(_SADDR, _prefix(clause.subnet)),
+        _match(_DADDR, "@isolated"),  # untranslated, it would have gone to the node
+        _ACCEPT,
     )
+    not_arp = _match(_payload("ether", "type"), "arp", "!=")
+    purpose = "nothing else to isolated pods past the policy: broadcast, IPv6"
+    made.rule("forward", purpose, to_isolated, not_arp, *_COUNTED_DROP)
 
 
 def _antispoof(made: _Tables) -> None:
