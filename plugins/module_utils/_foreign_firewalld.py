@@ -92,7 +92,7 @@ def rules(*, network: str, backend: str, port: int | None, **_words: object) -> 
     wanted = [_Setting(forward, "rich-rule", address % side) for side in ("source", "destination")]
     wanted.append(_Setting(host, "rich-rule", address % "source"))
     if backend == "ipip":
-        wanted.append(_Setting(host, "protocol", "ipip"))
+        wanted.append(_Setting(host, "protocol", "4"))  # "ipip" is 94 in /etc/protocols, and 4 is "ipencap"
     elif backend == "vxlan":
         wanted.append(_Setting(host, "port", "%d/udp" % (port or 8472)))
     for policy, egress in ((forward, "ANY"), (host, "HOST")):
@@ -243,15 +243,20 @@ def _listed(kind: str, plural: str) -> Iterator[_Setting]:
 
 def _running() -> list[_Setting]:
     """What can be changed without a reload and does not outlast one, without our own policies."""
-    held = [*_listed("zone", "zones"), *_listed("policy", "policies")]
-    for name in run("firewall-cmd", "--get-ipsets").split():
-        entries = run("firewall-cmd", "--ipset=" + name, "--get-entries").splitlines()
-        held += [_Setting("ipset " + name, "entry", entry) for entry in entries]
-    for option in ("chain", "rule", "passthrough"):
-        lines = run("firewall-cmd", "--direct", "--get-all-%ss" % option).splitlines()
-        held += [_Setting("direct", option, line) for line in lines if line]
+    held = [*_listed("zone", "zones"), *_listed("policy", "policies"), *_further()]
     ours = ["policy " + policy for policy in _ABOUT]
     return [item for item in held if item.option not in _FIXED and item.place not in ours]
+
+
+def _further() -> Iterator[_Setting]:
+    """What ipsets and the direct interface hold."""
+    for name in run("firewall-cmd", "--get-ipsets").split():
+        for entry in run("firewall-cmd", "--ipset=" + name, "--get-entries").splitlines():
+            yield _Setting("ipset " + name, "entry", entry)
+    for option in ("chain", "rule", "passthrough"):
+        for line in run("firewall-cmd", "--direct", "--get-all-%ss" % option).splitlines():
+            if line:
+                yield _Setting("direct", option, line)
 
 
 def _change(verb: str, settings: Iterable[_Setting]) -> None:

@@ -5,11 +5,15 @@ None of them is ever started outside a namespace host.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+
+import pytest
 
 from tests.kernel.hosts import Host
 
@@ -25,8 +29,8 @@ BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration
   </policy>
 </busconfig>
 """
-PATIENCE = 60
-"""Seconds until firewalld answers, on a lab machine that is emulated."""
+PATIENCE = 30
+"""Seconds until firewalld answers; it takes one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class Program:
     """All that there is of it: what is in force and what is on disk."""
     undone: Callable[[Host], object]
     """Someone takes away what lets the overlay pass."""
+
+
+def _needs(*programs: str) -> None:
+    """To be installed for a test is not worth what firewalld does to a machine that it is installed on: Debian starts it."""
+    for program in programs:
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+            pytest.skip(f"{program} is not installed; if you install it here, mask its service first")
 
 
 @contextmanager
@@ -91,6 +102,7 @@ def _firewalld_state(host: Host) -> str:
 
 @contextmanager
 def _firewalld(host: Host) -> Iterator[None]:
+    _needs("firewalld", "dbus-daemon")
     with ExitStack() as stack:
         host.sh(f"mkdir -p /run/dbus; cat >/run/dbus/bus.conf <<'E'\n{BUS}E\n")
         stack.enter_context(ended(host, ["dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile"]))
@@ -120,6 +132,7 @@ FIREWALLD = Program(
 
 @contextmanager
 def _ufw(host: Host) -> Iterator[None]:
+    _needs("ufw")
     host.run("ufw --force enable")
     yield
 

@@ -69,7 +69,7 @@ def test_docker_needs_the_same_for_every_backend() -> None:
 
 def test_firewalld_lets_in_the_tunnel_of_the_backend() -> None:
     plain = wanted("firewalld", "host-gw")
-    assert wanted("firewalld", "ipip") - plain == {"policy podnet-input: protocol ipip"}
+    assert wanted("firewalld", "ipip") - plain == {"policy podnet-input: protocol 4"}
     assert wanted("firewalld", "vxlan") - plain == {"policy podnet-input: port 8472/udp"}
     assert 'policy podnet-forward: rich-rule rule family="ipv4" destination address="10.244.0.0/16" accept' in plain
 
