@@ -35,10 +35,11 @@ class Docker:
     """A running daemon."""
 
     host: Host
+    words = ("env", f"PATH={PATH}", "docker", f"--host=unix://{SOCKET}")
 
     def __call__(self, *words: str) -> str:
         """Run a ``docker`` command; what it prints."""
-        return self.host.run("env", f"PATH={PATH}", "docker", f"--host=unix://{SOCKET}", *words).stdout.strip()
+        return self.host.run(*self.words, *words).stdout.strip()
 
     def start(self, name: str, *options: str) -> str:
         """A container that sleeps; the address it got. Its network namespace is in the host's /run/netns as *name*."""
@@ -60,13 +61,13 @@ def running(host: Host) -> Iterator[Docker]:
     daemon = host.popen("sh", "-c", command, env={**os.environ, "PATH": PATH})
     try:
         deadline = time.monotonic() + PATIENCE
-        while host.run("test", "-S", SOCKET, check=False).returncode:
+        while host.run(*docker.words, "version", check=False).returncode:
             ended = daemon.poll() is not None or time.monotonic() > deadline
             assert not ended, host.run("cat", LOG, check=False).stdout
             time.sleep(0.1)
         host.sh(
             f"mkdir -p /run/image/bin; cp {shutil.which('busybox')} /run/image/bin/; ln -s busybox /run/image/bin/sleep;"
-            f"tar -C /run/image -c . | env PATH={PATH} docker --host=unix://{SOCKET} import - {IMAGE}"
+            f"tar -C /run/image -c . | {' '.join(docker.words)} import - {IMAGE}"
         )
         yield docker
     finally:

@@ -39,10 +39,14 @@ def wanted() -> dict[str, Any]:
     return {**document("node1", BACKEND, firewall={}), "files": made}
 
 
+def converge(hosts: dict[str, Host]) -> bool:
+    return bool(hosts["node1"].module("topology", name="overlay", document=wanted(), peers=TABLE)["changed"])
+
+
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[dict[str, Host]]:
     with overlay(BACKEND, firewall={}, others={"client": CLIENT}) as made:
-        made["node1"].module("topology", name="overlay", document=wanted(), peers=TABLE)
+        converge(made)
         yield made
 
 
@@ -51,6 +55,7 @@ def daemon(hosts: dict[str, Host]) -> Iterator[docker.Docker]:
     before = bridge(hosts["node1"])
     with docker.running(hosts["node1"]) as running:
         assert bridge(hosts["node1"]) == before
+        assert converge(hosts)  # Docker's firewall is there now, and is told of the overlay
         yield running
     assert bridge(hosts["node1"]) == before
 
@@ -99,5 +104,4 @@ def test_the_world_sees_a_container_as_its_node_and_its_published_port_is_reache
 
 def test_a_converge_leaves_containers_alone(hosts: dict[str, Host], container: str) -> None:
     before = ports(hosts["node1"]).keys()
-    done = hosts["node1"].module("topology", name="overlay", document=wanted(), peers=TABLE)
-    assert (done["changed"], ports(hosts["node1"]).keys()) == (False, before)
+    assert (converge(hosts), ports(hosts["node1"]).keys()) == (False, before)
