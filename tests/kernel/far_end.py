@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TypeVar
 from ansible_collections.podnet.overlay.plugins.module_utils._netns import inside
 
 from tests.kernel.hosts import Host
+from tests.kernel.overlays import mac
 
 T = TypeVar("T")
 TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -102,6 +104,16 @@ def asked(
         except (TimeoutError, ConnectionRefusedError):
             answered = False
         return Seen(address[0], address[1], answered)
+
+
+def forged(source: str, target: str, port: int, to_mac: str) -> bytes:
+    """A UDP datagram as a pod puts it on its wire, in a frame to whatever MAC; it says "x"."""
+    udp = struct.pack("!HHHH", 4000, port, 9, 0) + b"x"
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, *map(socket.inet_aton, (source, target)))
+    total = sum(struct.unpack("!10H", ip))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    frame = bytes.fromhex((to_mac + mac(source)).replace(":", "")) + b"\x08\x00"
+    return frame + ip[:10] + struct.pack("!H", checksum) + ip[12:] + udp
 
 
 @contextmanager

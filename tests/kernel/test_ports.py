@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.kernel.far_end import DOUBT, LOST, PROTOCOLS, REFUSED, Place, Seen, asked
+from tests.kernel.far_end import DOUBT, LOST, PROTOCOLS, REFUSED, Place, Seen, asked, forged
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, TABLE, document, mac, overlay
 
@@ -164,16 +163,6 @@ def test_a_service_of_the_node_comes_back_with_the_mapping_gone(hosts: Hosts, ba
             assert service.accept()[1][0] == STRANGER["stranger"]
 
 
-def forged(source: str, target: str, port: int) -> bytes:
-    """A UDP datagram as it goes over a wire, from a pod to the bridge's MAC."""
-    udp = struct.pack("!HHHH", 4000, port, 9, 0) + b"x"
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, *map(socket.inet_aton, (source, target)))
-    total = sum(struct.unpack("!10H", ip))
-    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    frame = bytes.fromhex((mac(BRIDGE) + mac(source)).replace(":", "")) + b"\x08\x00"
-    return frame + ip[:10] + struct.pack("!H", checksum) + ip[12:] + udp
-
-
 @once
 @pytest.mark.parametrize(("target", "port"), [(LOOPBACK, 9000), ("127.3.2.1", 9000), (LOOPBACK, 8081)])
 @pytest.mark.usefixtures("filtered")
@@ -187,12 +176,12 @@ def test_pods_do_not_reach_what_listens_on_loopback(hosts: Hosts, target: str, p
     with raw, listener:
         pod.do(lambda: raw.bind(("eth0", 0)))
         listener.settimeout(DOUBT)
-        raw.send(forged(WEB, target, port))
+        raw.send(forged(WEB, target, port, mac(BRIDGE)))
         with pytest.raises(TimeoutError):
             listener.recvfrom(9)
         if port == 9000:  # the same frame arrives where nothing is in its way
             hosts["node1"].sh("nft delete table inet podnet_overlay; nft delete table bridge podnet_overlay || true")
-            raw.send(forged(WEB, target, port))
+            raw.send(forged(WEB, target, port, mac(BRIDGE)))
             assert listener.recvfrom(9)[1][0] == WEB
 
 
