@@ -252,12 +252,6 @@ FAULTS = [
         backends=TUNNELLED,
     ),
     Fault(
-        "a pod with another MAC than its own",
-        "node1",
-        "ip -n web link set eth0 address 02:00:00:00:00:98",
-        ("request", "node1", "veth-web", "wrong_source"),
-    ),
-    Fault(
         "MTU of the pod too large with DF",
         "node1",
         "for dev in veth-web cni0; do ip link set $dev mtu 1500; done; ip -n web link set eth0 mtu 1500",
@@ -334,6 +328,12 @@ BRIDGE = (
     "nft add rule bridge foreign c ip daddr 10.244.1.3 drop"
 )
 MORE_FAULTS = [
+    Fault(
+        "a pod with another MAC than its own",
+        "node1",
+        "ip -n web link set eth0 address 02:00:00:00:00:98",
+        ("request", "node1", "veth-web", "wrong_source"),
+    ),
     Fault(
         "a firewall that takes no new VXLAN",
         "node1",
