@@ -13,7 +13,7 @@ FULL  := molecule-ipip kernel-ipip labs sanity units molecule-default importer $
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
 QUICK_PACKAGES := containernetworking-plugins git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
-PACKAGES := $(QUICK_PACKAGES) aardvark-dns busybox-static debian-archive-keyring e2fsprogs fakeroot iptables mmdebstrap netavark \
+PACKAGES := $(QUICK_PACKAGES) aardvark-dns busybox-static debian-archive-keyring e2fsprogs fakeroot iperf3 iptables mmdebstrap netavark \
 	openssh-client podman qemu-system-x86 qemu-utils runc uidmap
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

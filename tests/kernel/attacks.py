@@ -25,8 +25,8 @@ from tests.kernel.overlays import NODES, TUNNELS, mac, overlay, vtep
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 0x0003
-IPV4, ARP, VLAN = 0x0800, 0x0806, 0x8100
-ICMP, IPIP, UDP, MPLS = 1, 4, 17, 137
+IPV4, ARP, VLAN, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
+IPIP, UDP, ICMPV6, MPLS = 4, 17, 58, 137
 VXLAN_PORT, PORT = 8472, 9999
 NODE1, NODE2, STRANGER, FRIEND = "198.51.100.11", "198.51.100.12", "198.51.100.99", "198.51.100.98"
 WEB1, DB1, WEB2, DB2 = "10.244.0.2", "10.244.0.3", "10.244.1.2", "10.244.1.3"
@@ -57,6 +57,11 @@ def ip(
         header = struct.pack("!BBHHHBBH4s4s", *fields, socket.inet_aton(src), socket.inet_aton(dst)) + options
         fields[-1] = _checksum(header)
     return header + payload
+
+
+def ipv6(src: str, dst: str, following: int, payload: bytes) -> bytes:
+    ends = socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst)
+    return struct.pack("!IHBB", 6 << 28, len(payload), following, 255) + ends + payload
 
 
 def udp(payload: bytes, port: int, source: int = 40000) -> bytes:
@@ -316,6 +321,9 @@ def spoofed() -> Iterator[Attack]:
     yield one("ARP: it asks as the gateway", near, own, everybody, ARP, asks)
     its = arp("0a:58:0a:f4:00:4d", WEB1, other, DB1, TOKEN)
     yield one("ARP: its address is at another MAC", near, own, other, ARP, its)
+    for what, kind in (("router advertisement", 134), ("redirect", 137)):  # CVE-2020-10749
+        message = ipv6("fe80::2", "ff02::1", ICMPV6, bytes((kind, 0, 0, 0)) + TOKEN)
+        yield one(f"an IPv6 {what}", near, own, "33:33:00:00:00:01", IPV6, message)
 
 
 @dataclass(frozen=True)
@@ -398,7 +406,7 @@ def target(backend: str, **firewall: object) -> Iterator[dict[str, Host]]:
 
 def main(backend: str) -> None:
     """Print what arrives of every attack."""
-    rows = [("packet", "without guard", "with guard", "dropped (counter)")]
+    rows = [("packet", "without guard: counted at the pod", "with guard: counted at the pod", "dropped (counter)")]
     with target(backend) as hosts:
         for name, seen in outcomes(hosts, [*from_outside(backend), *from_a_pod(backend), *spoofed()]).items():
             counted = "; ".join(f"{count}: {rule}" for rule, count in seen.dropped.items())

@@ -12,8 +12,10 @@ import pytest
 
 from tests.kernel.attacks import (
     FRIEND,
+    IPV6,
     NODE1,
     NODE2,
+    PORT,
     RECORD_ROUTE,
     STRANGER,
     TOKEN,
@@ -32,6 +34,7 @@ from tests.kernel.attacks import (
     from_outside,
     inner,
     ip,
+    ipv6,
     outcomes,
     spoofed,
     target,
@@ -194,10 +197,8 @@ def test_no_ipv6_comes_out_of_the_tunnel(standing: Standing) -> None:
         "sysctl -qw net.ipv6.conf.all.forwarding=1; ip addr add fd00:1::1/64 dev cni0 nodad;"
         "ip -n web addr add fd00:1::2/64 dev eth0 nodad; ping -c 1 -w 5 fd00:1::2"
     )
-    payload = udp(TOKEN, 9999)
-    ends = bytes.fromhex("fd000002000000000000000000000009" + "fd000001000000000000000000000002")
-    packet = struct.pack("!IHBB", 6 << 28, len(payload), UDP, 64) + ends + payload
-    inside = frame("0e:58:0a:f4:01:00", vtep(NODES["node1"]["subnet"]), 0x86DD, packet)
+    packet = ipv6("fd00:2::9", "fd00:1::2", UDP, udp(TOKEN, PORT))
+    inside = frame("0e:58:0a:f4:01:00", vtep(NODES["node1"]["subnet"]), IPV6, packet)
     outer = ip(NODE2, NODE1, UDP, udp(struct.pack("!II", 1 << 27, 1 << 8) + inside, VXLAN_PORT))
     (seen,) = outcomes(hosts, [Attack("IPv6", [outer], ("node2", ""))]).values()
     assert (seen.without, seen.guarded) == (1, 0)
