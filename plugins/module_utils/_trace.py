@@ -93,7 +93,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Leg:
-    """One direction. ``end`` is delivered; left, to whom is not known; translated, and not followed any further; broken;
+    """One direction. ``end`` is delivered; left, to whom is not known; translated into what was not followed; broken;
     or unknown, where a host did not tell.
     """
 

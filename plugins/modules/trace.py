@@ -125,7 +125,7 @@ legs:
   contains:
     end:
       description:
-        - V(delivered); V(left), to whom is not known; V(translated) by a rule, and not followed from there; V(broken);
+        - V(delivered); V(left), to whom is not known, or the overlay; V(translated) by a rule into what is not known; V(broken);
           or V(unknown), where a host did not tell.
       type: str
     path_mtu:
