@@ -74,10 +74,10 @@ ansible-lint: $(VENV) ## roles, playbooks and molecule, profile production
 unit: $(VENV) ## unit and property tests
 	@pytest tests/unit tests/lab $(ARGS)
 
-kernel: $(VENV) ## tests against this kernel, as root, with the newest pyroute2
+kernel: $(VENV) .cache/docker ## tests against this kernel, as root, with the newest pyroute2
 	@pytest tests/kernel $(ARGS)
 
-kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
+kernel-old: $(VENV) .cache/docker .cache/pyroute2-0.7.2 ## the same with Debian 12's pyroute2
 	@PYTHONPATH=$(CURDIR)/.cache/pyroute2-0.7.2 pytest tests/kernel $(ARGS)
 
 kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
@@ -122,6 +122,9 @@ $(VENV): tests/requirements.txt tests/unit/requirements.txt
 .cache/importer/.done: tests/gates/importer-requirements.txt
 	@tests/gates/system $(QUICK_PACKAGES) && echo "installing Galaxy's importer, a minute" && $(PYTHON) -m venv .cache/importer && \
 	.cache/importer/bin/pip install -qq -r $< && touch $@
+
+.cache/docker:
+	@tests/gates/docker $@
 
 .cache/pyroute2-0.7.2: $(VENV)
 	@pip install -qq --no-deps --target $@ pyroute2==0.7.2

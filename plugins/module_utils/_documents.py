@@ -36,6 +36,8 @@ def document_of(
         }
     ]
     links += filter(None, [_tunnel(settings, lease, underlay)])
+    if settings.podman:
+        links.append(_files.anchor(settings.bridge, lease.mtu or LOWEST_MTU))
     links += [
         {
             "name": Pod(name).interface,

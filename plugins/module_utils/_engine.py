@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from . import _firewall, _foreign
+from . import _firewall, _firewall_clause, _foreign, _nft
 from ._atomic import write_atomically
 from ._difference import Operation, conflicts, difference, missing
 from ._kernel import Kernel, KernelError
@@ -88,8 +88,8 @@ def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
     lines, rules = [], []
     for item, other in pairs:
         if isinstance(item, Firewall):
-            known = set(_firewall.lines(other)) if isinstance(other, Firewall) else set()
-            rules += ["firewall %s\n" % line for line in _firewall.lines(item) if line not in known]
+            known = set(_nft.lines(other)) if isinstance(other, Firewall) else set()
+            rules += ["firewall %s\n" % line for line in _nft.lines(item) if line not in known]
         elif item is not None:
             same = other is not None and describe(item) == describe(other)
             lines.append(describe(item) + (" of %s" % (getattr(item, "owner", "") or "nobody") if same else "") + "\n")
@@ -344,7 +344,7 @@ def _accepts(document: Mapping[str, Any] | None, owner: str) -> State:
     raw = (document or {}).get("firewall")
     if not raw or "nft" in raw or not raw.get("network"):
         return {}
-    clause = _firewall.read(raw)
+    clause = _firewall_clause.read(raw)
     words: dict[str, Any] = {
         "network": clause.network,
         "bridge": clause.bridge,
@@ -556,7 +556,7 @@ def inventory(owner: str) -> dict[str, Any]:
                 mine[key] = Link(key[1], key[2], external=True)
         document = render(mine, owner)
         for wall in of_type(mine, Firewall):
-            document["firewall"] = {"nft": _firewall.verbatim(wall)}
+            document["firewall"] = {"nft": _nft.verbatim(wall)}
         return document
 
 

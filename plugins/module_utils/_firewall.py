@@ -4,8 +4,8 @@
 
 """What may pass: a document's ``firewall`` clause as nftables' tables ``inet`` and ``bridge podnet_overlay``. Pure.
 
-``read`` judges the clause, ``tables`` turns it into nft's JSON, ``commands`` says what changes one state of the tables
-into another, in one transaction. What grows with the fleet is in sets, so the number of rules does not grow with nodes.
+``tables`` reads as the list of rules that it is. What grows with the fleet is in sets, so the number of rules does not grow
+with nodes.
 
 A packet out of the tunnel is judged after it was unpacked, by our own device's name: so an operator's other tunnels are
 left alone. Which host sent it is then no longer in its header; the chain ``outer`` notes that as the packet's mark, which
@@ -18,41 +18,19 @@ CNI's plugins/meta/portmap.
 from __future__ import annotations
 
 import ipaddress
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from ._model import (
-    ALIAS_PREFIX,
-    Firewall,
-    Mistakes,
-    Reader,
-    Reading,
-    choice,
-    destination,
-    flag,
-    interface_name,
-    ipv4,
-    mac,
-    mac_of,
-    number,
-    text_of,
-)
-from ._nft_words import rule_text
-from ._nft_words import text as words_of
+from . import _nft
+from ._firewall_clause import PROTOCOLS, Allow, Clause, Masquerade, read
+from ._model import ALIAS_PREFIX, Firewall, mac_of
+from ._nft import TABLE, Json, in_order, text_of
 
-TABLE = "podnet_overlay"
-FAMILIES = ("inet", "bridge")
 LONGEST_COMMENT = 128
 """NFTNL_UDATA_COMMENT_MAXLEN, in bytes; nft refuses longer ones."""
 
-Json = dict[str, Any]
-
 _IPIP, _MPLS = 4, 137  # IANA's protocol numbers
-_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1}
-_WITH_PORTS = ("tcp", "udp", "sctp")
 _MASQUERADED_ELSEWHERE = 0x4000
 """The mark by which kube-proxy says that it masquerades a packet itself; Flannel leaves such packets alone."""
 _VXLAN_VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
@@ -60,142 +38,6 @@ _VXLAN_VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
 
 # Priorities: linux/netfilter_ipv4.h, netfilter_bridge.h. Ours come just before the usual ones, where the order matters.
 _RAW, _DNAT, _FILTER, _SNAT, _BRIDGE_FILTER = -300, -100, 0, 100, -200
-
-
-# ------------------------------------------------------------------------------------------------ the clause
-
-
-@dataclass(frozen=True)
-class TrustedSource:
-    """A host that is no node, and the inner subnets that it may send from through the tunnel."""
-
-    address: str
-    subnets: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Masquerade:
-    """``nodes``: pod to node too; ``exceptions``: networks; ``address``: a fixed source in place of the device's."""
-
-    nodes: bool = True
-    exceptions: tuple[str, ...] = ()
-    random_fully: bool = True
-    address: str | None = None
-
-
-@dataclass(frozen=True)
-class Pod:
-    """A pod of this node: what its port of the bridge may send."""
-
-    name: str
-    interface: str
-    mac: str
-    address: str
-    group: str | None = None
-
-
-@dataclass(frozen=True)
-class PortMapping:
-    """What comes to ``host_port`` of ``host_address`` (None: of any address of the host) goes to the pod."""
-
-    pod: str
-    address: str
-    port: int
-    protocol: str
-    host_port: int
-    host_address: str | None = None
-
-
-@dataclass(frozen=True)
-class Allow:
-    """New connections that pods of the group ``to`` take; None does not matter. ``ports`` are "80" or "8000-8100"."""
-
-    to: str
-    from_group: str | None = None
-    network: str | None = None
-    protocol: str | None = None
-    ports: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Clause:
-    """The ``firewall`` clause of a document, read. ``policy`` None: no isolation."""
-
-    backend: str
-    bridge: str = ""
-    network: str = ""
-    subnet: str = ""
-    local: str = ""
-    tunnel: str = ""
-    vni: int = 1
-    port: int = 8472
-    peers: Mapping[str, str] = field(default_factory=dict)
-    trusted_sources: tuple[TrustedSource, ...] = ()
-    masquerade: Masquerade | None = None
-    antispoof: bool = False
-    pods: tuple[Pod, ...] = ()
-    ports: tuple[PortMapping, ...] = ()
-    policy: tuple[Allow, ...] | None = None
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def nodes(self) -> list[str]:
-        """The underlay's addresses of all nodes."""
-        return sorted({*self.peers.values(), *([self.local] if self.local else [])})
-
-
-def group_name(value: Any) -> str:
-    """A group of pods: it becomes a part of the names of a chain and of a set."""
-    text = str(value)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,62}", text):
-        raise ValueError("%r is no group's name: a letter, then letters, digits, '_', '.' and '-', 63 at most" % text)
-    return text
-
-
-def port_range(value: Any) -> str:
-    """``80``, or ``8000-8100``."""
-    first, dash, last = str(value).partition("-")
-    read = number(1, 65535)
-    low, high = read(first), read(last) if dash else read(first)
-    if low > high:
-        raise ValueError("%r ends before it begins" % str(value))
-    return "%d-%d" % (low, high) if low < high else str(low)
-
-
-_READERS: dict[str, Reader] = {
-    "backend": choice("ipip", "vxlan", "host-gw"),
-    "bridge": interface_name,
-    "network": destination,
-    "subnet": destination,
-    "local": ipv4,
-    "tunnel": interface_name,
-    "vni": number(1, 2**24 - 1),
-    "port": number(1, 65535),
-    "antispoof": flag,
-}
-_LISTS = ("peers", "trusted_sources", "masquerade", "pods", "ports", "policy", "groups")
-_MASQUERADE: dict[str, Reader] = {"nodes": flag, "random_fully": flag, "address": ipv4}
-_POD: dict[str, Reader] = {
-    "name": text_of,
-    "interface": interface_name,
-    "mac": mac,
-    "address": ipv4,
-    "group": group_name,
-}
-_PORT: dict[str, Reader] = {
-    "pod": text_of,
-    "address": ipv4,
-    "port": number(1, 65535),
-    "protocol": choice(*_WITH_PORTS),
-    "host_port": number(1, 65535),
-    "host_address": ipv4,
-}
-_ALLOW: dict[str, Reader] = {
-    "to": group_name,
-    "from": group_name,
-    "network": destination,
-    "protocol": choice(*_PROTOCOLS),
-}
 
 
 def desired(raw: Any, owner: str, peers: Mapping[str, str]) -> Firewall:
@@ -207,172 +49,9 @@ def desired(raw: Any, owner: str, peers: Mapping[str, str]) -> Firewall:
         Mistakes: all that is wrong with it.
     """
     if isinstance(raw, Mapping) and "nft" in raw:
-        return _verbatim(raw, owner)
+        return _nft.given(raw, owner)
     clause = read(raw)
     return tables(replace(clause, peers={**clause.peers, **peers}), owner)
-
-
-def _verbatim(raw: Mapping[str, Any], owner: str) -> Firewall:
-    """Tables in nft's own JSON, which must be ours."""
-    items = raw["nft"]
-    ours = isinstance(items, Sequence) and all(map(_is_ours, items)) and set(raw) == {"nft"}
-    found = listed(items) if ours else None
-    if found is None:
-        raise Mistakes(["firewall: nft: is no listing of the tables %s (nft -j list table inet %s)" % (TABLE, TABLE)])
-    return replace(found, owner=owner)
-
-
-def _is_ours(item: Any) -> bool:
-    """Whether an object of a listing is one of our tables or in one."""
-    if not isinstance(item, Mapping) or len(item) != 1:
-        return False
-    ((kind, body),) = item.items()
-    place = "name" if kind == "table" else "table"
-    return (
-        kind in ("table", "chain", "set", "map", "rule")
-        and isinstance(body, Mapping)
-        and body.get("family") in FAMILIES
-        and body.get(place) == TABLE
-        and ("expr" in body if kind == "rule" else "name" in body)
-    )
-
-
-def read(raw: Any) -> Clause:
-    """The clause as it stands in a document.
-
-    Raises:
-        Mistakes: all that is wrong with it.
-    """
-    reading = Reading("")
-    clause = reading.mapping("firewall", raw, (*_READERS, *_LISTS), ("backend",))
-    fields = reading.fields("firewall", clause, _READERS)
-    needed = [] if fields.get("backend") == "host-gw" else ["local", "tunnel"]
-    if any(clause.get(name) for name in ("masquerade", "antispoof", "ports", "pods")) or "policy" in clause:
-        needed += ["bridge", "network", "subnet"]
-    reading.mistakes += ["firewall: %s is missing" % name for name in needed if not clause.get(name)]
-    fields.update(
-        peers=_peers(reading, clause.get("peers", {})),
-        trusted_sources=tuple(_trusted_sources(reading, clause.get("trusted_sources", []))),
-        masquerade=_masquerade(reading, clause.get("masquerade")),
-        pods=tuple(_rows(reading, "pods", clause.get("pods", []), _POD, Pod, ("name", "interface", "mac", "address"))),
-        ports=tuple(_rows(reading, "ports", clause.get("ports", []), _PORT, PortMapping, tuple(_PORT)[:5])),
-        policy=tuple(_policy(reading, clause["policy"])) if "policy" in clause else None,
-        groups=_groups(reading, clause.get("groups", {})),
-    )
-    if reading.mistakes:
-        raise Mistakes(reading.mistakes)
-    found = Clause(**fields)
-    mistakes = [*_untrusted(found), *_doubled(found.ports), *_unknown_groups(found)]
-    if mistakes:
-        raise Mistakes(mistakes)
-    return found
-
-
-def _peers(reading: Reading, raw: Any) -> dict[str, str]:
-    table = reading.mapping("firewall: peers", raw, list(raw) if isinstance(raw, Mapping) else ())
-    return {
-        reading.value("firewall: peers", subnet, destination, "?"): reading.value(
-            "firewall: peers: %s" % subnet, address, ipv4, "?"
-        )
-        for subnet, address in table.items()
-    }
-
-
-def _rows(
-    reading: Reading, name: str, raw: Any, readers: Mapping[str, Reader], kind: Any, needs: Sequence[str]
-) -> Iterator[Any]:
-    """The rows of one of the clause's lists."""
-    for index, item in enumerate(reading.sequence("firewall: %s" % name, raw)):
-        label = item.get("name", item.get("pod", index)) if isinstance(item, Mapping) else index
-        where = "firewall: %s[%s]" % (name, label)
-        row = reading.fields(where, reading.mapping(where, item, tuple(readers), needs), readers)
-        if set(needs) <= set(row):
-            yield kind(**row)
-
-
-def _trusted_sources(reading: Reading, raw: Any) -> Iterator[TrustedSource]:
-    for index, item in enumerate(reading.sequence("firewall: trusted_sources", raw)):
-        where = "firewall: trusted_sources[%d]" % index
-        row = reading.mapping(where, item, ("address", "subnets"), ("address", "subnets"))
-        address = reading.value("%s: address" % where, row.get("address", "0.0.0.0"), ipv4, "?")
-        listed = reading.sequence("%s: subnets" % where, row.get("subnets", []))
-        subnets = [reading.value("%s: subnets" % where, subnet, destination, "?") for subnet in listed]
-        yield TrustedSource(address, tuple(subnets))
-
-
-def _masquerade(reading: Reading, raw: Any) -> Masquerade | None:
-    if raw is None:
-        return None
-    row = reading.mapping("firewall: masquerade", raw, (*_MASQUERADE, "except"))
-    listed = reading.sequence("firewall: masquerade: except", row.get("except", []))
-    exceptions = [reading.value("firewall: masquerade: except", item, destination, "?") for item in listed]
-    return Masquerade(exceptions=tuple(exceptions), **reading.fields("firewall: masquerade", row, _MASQUERADE))
-
-
-def _policy(reading: Reading, raw: Any) -> Iterator[Allow]:
-    for index, item in enumerate(reading.sequence("firewall: policy", raw)):
-        where = "firewall: policy[%d]" % index
-        row = reading.mapping(where, item, (*_ALLOW, "ports"), ("to",))
-        listed = reading.sequence("%s: ports" % where, row.get("ports", []))
-        ports = [reading.value("%s: ports" % where, port, port_range, "?") for port in listed]
-        fields = reading.fields(where, row, _ALLOW)
-        if ports and fields.get("protocol") not in _WITH_PORTS:
-            reading.mistakes.append("%s: ports need a protocol that has them: %s" % (where, ", ".join(_WITH_PORTS)))
-        fields["from_group"] = fields.pop("from", None)
-        yield Allow(**{"to": "?", **fields}, ports=tuple(ports))
-
-
-def _groups(reading: Reading, raw: Any) -> dict[str, tuple[str, ...]]:
-    table = reading.mapping("firewall: groups", raw, list(raw) if isinstance(raw, Mapping) else ())
-    found = {}
-    for name, listed in table.items():
-        where = "firewall: groups: %s" % name
-        members = [reading.value(where, item, ipv4, "?") for item in reading.sequence(where, listed)]
-        found[reading.value(where, name, group_name, "?")] = tuple(members)
-    return found
-
-
-def _untrusted(clause: Clause) -> Iterator[str]:
-    """Trusted sources that would be let in with a node's own addresses."""
-    nodes = {subnet: "this node's" for subnet in [clause.subnet] if subnet}
-    nodes.update((subnet, "of the node %s" % address) for subnet, address in clause.peers.items())
-    for source in clause.trusted_sources:
-        for subnet in map(ipaddress.IPv4Network, source.subnets):
-            for other, whose in nodes.items():
-                if subnet.overlaps(ipaddress.IPv4Network(other)) and clause.peers.get(other) != source.address:
-                    yield "firewall: trusted_sources: %s: %s overlaps %s, which is %s" % (
-                        source.address,
-                        subnet,
-                        other,
-                        whose,
-                    )
-
-
-def _doubled(ports: Iterable[PortMapping]) -> Iterator[str]:
-    """Port mappings that take the same port; one of any address takes that of each."""
-    seen: dict[tuple[str, int], dict[str | None, str]] = {}
-    for item in ports:
-        others = seen.setdefault((item.protocol, item.host_port), {})
-        clash = next(
-            (pod for at, pod in others.items() if None in (at, item.host_address) or at == item.host_address), None
-        )
-        if clash is not None:
-            yield "firewall: ports: %d/%s of %s goes to %s already, and not to %s too" % (
-                item.host_port,
-                item.protocol,
-                item.host_address or "any address",
-                clash,
-                item.pod,
-            )
-        others[item.host_address] = item.pod
-
-
-def _unknown_groups(clause: Clause) -> Iterator[str]:
-    known = {*clause.groups, *(pod.group for pod in clause.pods)}
-    for index, allow in enumerate(clause.policy or ()):
-        for name in (allow.to, allow.from_group):
-            if name is not None and name not in known:
-                yield "firewall: policy[%d]: %s is no group: neither groups nor a pod has it" % (index, name)
 
 
 # ------------------------------------------------------------------------------------------------ words of nft
@@ -463,7 +142,7 @@ def tables(clause: Clause, owner: str) -> Firewall:
     _forward(made, clause)
     if clause.ports:
         _ports(made, clause)
-    if clause.network:
+    if clause.network and clause.subnet:
         _postrouting(made, clause)
     if clause.ports or clause.policy is not None:
         made.chain("output", "filter", "output", _FILTER - 10)
@@ -480,8 +159,8 @@ def tables(clause: Clause, owner: str) -> Firewall:
         _bridge(made, clause)
     return Firewall(
         owner,
-        tuple(_text(item) for item in _in_order(made.objects)),
-        tuple(sorted((family, name, _text(element)) for family, name, element in made.elements)),
+        tuple(text_of(item) for item in in_order(made.objects)),
+        tuple(sorted((family, name, text_of(element)) for family, name, element in made.elements)),
     )
 
 
@@ -619,7 +298,7 @@ def _allowed(item: Allow) -> Iterator[Json]:
         ranges = [_range(port) for port in item.ports]
         yield _match(_payload(str(item.protocol), "dport"), {"set": ranges} if len(ranges) > 1 else ranges[0])
     elif item.protocol:
-        yield _meta("l4proto", _PROTOCOLS[item.protocol])
+        yield _meta("l4proto", PROTOCOLS[item.protocol])
 
 
 def _range(port: str) -> Any:
@@ -659,12 +338,12 @@ def _postrouting(made: _Tables, clause: Clause) -> None:
     def rule(purpose: str, *statements: Json) -> None:
         made.rule("postrouting", purpose, *statements)
 
+    subnet = _prefix(clause.subnet)
+    mapped = _match({"ct": {"key": "status"}}, "dnat", "in")  # by our port mappings, or by those of CNI and Docker
+    rule("a pod to a mapped port of its node", _match(_SADDR, subnet), _match(_DADDR, subnet), mapped, as_device)
     if clause.ports:
-        mapped = _match({"ct": {"key": "status"}}, "dnat", "in")
-        subnet = _prefix(clause.subnet)
         to_bridge = _meta("oifname", clause.bridge)
         rule("the node's loopback to a mapped port", _match(_SADDR, _prefix(_LOOPBACK)), to_bridge, as_device)
-        rule("a pod to a mapped port of its node", _match(_SADDR, subnet), _match(_DADDR, subnet), mapped, as_device)
     if masquerade:
         elsewhere = _match({"&": [_MARK, _MASQUERADED_ELSEWHERE]}, _MASQUERADED_ELSEWHERE)
         rule("kube-proxy masquerades these", elsewhere, _RETURN)
@@ -676,7 +355,7 @@ def _postrouting(made: _Tables, clause: Clause) -> None:
         rule("networks that see the pods' addresses", from_pods, _match(_DADDR, "@not_masqueraded"), _UNCHANGED)
     if not masquerade.nodes:
         rule("nodes see the pods' addresses", from_pods, _match(_DADDR, "@nodes"), _UNCHANGED)
-    rule("what comes to our own pods keeps its source", _match(_DADDR, _prefix(clause.subnet)), _RETURN)
+    rule("what comes to our own pods keeps its source", _match(_DADDR, subnet), _RETURN)
     fixed: Json = {"snat": {"family": "ip", "addr": masquerade.address}}
     if masquerade.random_fully:
         fixed["snat"]["flags"] = "fully-random"
@@ -753,120 +432,3 @@ def _antispoof(made: _Tables) -> None:
 
 def _gateway(subnet: str) -> str:
     return str(ipaddress.IPv4Network(subnet)[1])
-
-
-# ------------------------------------------------------------------------------------------------ states and changes
-
-
-def _text(item: Any) -> str:
-    return json.dumps(item, sort_keys=True)
-
-
-def _in_order(objects: Sequence[Json]) -> list[Json]:
-    """Tables, chains, sets and maps by name, then the rules as they stand: each names only what comes before it."""
-    kinds = ("table", "chain", "set", "map")
-
-    def place(item: Json) -> tuple[Any, ...]:
-        ((kind, body),) = item.items()
-        if kind == "rule":
-            return (len(kinds), FAMILIES.index(body["family"]), body["chain"])
-        return (kinds.index(kind), FAMILIES.index(body["family"]), body["name"])
-
-    return sorted(objects, key=place)
-
-
-def listed(listing: Iterable[Mapping[str, Any]]) -> Firewall | None:
-    """The tables in a listing of nft; None where it has none. The owner is the one that the rules' comments name."""
-    objects: list[Json] = []
-    elements: list[tuple[str, str, str]] = []
-    owner = ""
-    for item in listing:
-        ((kind, body),) = item.items()
-        if kind == "metainfo":
-            continue
-        kept = {key: value for key, value in body.items() if key not in ("handle", "index", "elem")}
-        if kind == "rule":
-            kept["expr"] = [{"counter": None} if "counter" in part else part for part in kept["expr"]]
-            comment = str(kept.get("comment", ""))
-            if comment.startswith(ALIAS_PREFIX):
-                owner = owner or comment[len(ALIAS_PREFIX) :].partition(" ")[0]
-        elements += [(body["family"], body["name"], _text(element)) for element in body.get("elem", ())]
-        objects.append({kind: kept})
-    if not objects:
-        return None
-    return Firewall(owner, tuple(map(_text, _in_order(objects))), tuple(sorted(elements)))
-
-
-def lines(wall: Firewall) -> list[str]:
-    """The tables for people, a line for each chain, set, element and rule; the same whatever order they were made in."""
-    found = ["element %s %s: %s" % (family, name, _element_text(element)) for family, name, element in wall.elements]
-    for raw in wall.objects:
-        ((kind, body),) = json.loads(raw).items()
-        if kind == "rule":
-            rule = (body["family"], body["chain"], rule_text(body), body.get("comment", ""))
-            found.append("rule %s %s: %s comment %s" % (*rule[:3], json.dumps(rule[3])))
-        elif kind != "table":
-            kept = {key: value for key, value in body.items() if key not in ("family", "table", "name")}
-            found.append("%s %s %s %s" % (kind, body["family"], body["name"], _text(kept) if kept else ""))
-    return found
-
-
-def _element_text(element: str) -> str:
-    raw = json.loads(element)
-    return " : ".join(map(words_of, raw)) if isinstance(raw, list) else words_of(raw)
-
-
-def verbatim(wall: Firewall) -> list[Json]:
-    """The tables in nft's own JSON, as a document has them under ``nft``."""
-    of_sets: dict[tuple[str, str], list[Any]] = {}
-    for family, name, element in wall.elements:
-        of_sets.setdefault((family, name), []).append(json.loads(element))
-    objects: list[Json] = [json.loads(text) for text in wall.objects]
-    for item in objects:
-        ((kind, body),) = item.items()
-        if kind in ("set", "map") and (body["family"], body["name"]) in of_sets:
-            body["elem"] = of_sets[body["family"], body["name"]]
-    return objects
-
-
-def commands(before: Firewall | None, after: Firewall | None) -> list[Json]:
-    """nft's JSON commands from one state of the tables to another, to be sent as one transaction.
-
-    Where only elements of sets differ, only those change: a new peer costs an element of each of its sets, and no
-    counter begins anew.
-    """
-    if before is not None and after is not None and before.objects == after.objects:
-        old, new = set(before.elements), set(after.elements)
-        return [*_elements("delete", old - new), *_elements("add", new - old)]
-    made: list[Json] = []
-    for family in FAMILIES:
-        table = {"table": {"family": family, "name": TABLE}}
-        made += [{"add": table}, {"delete": table}]  # a table that is not there cannot be deleted
-    if after is not None:
-        objects = [json.loads(text) for text in after.objects]
-        rules = [item for item in objects if "rule" in item]
-        made += [{"add": item} for item in objects if "rule" not in item]
-        made += [*_elements("add", after.elements), *({"add": item} for item in rules)]
-    return made
-
-
-def _elements(verb: str, elements: Iterable[tuple[str, str, str]]) -> Iterator[Json]:
-    of_sets: dict[tuple[str, str], list[Any]] = {}
-    for family, name, element in sorted(elements):
-        of_sets.setdefault((family, name), []).append(json.loads(element))
-    for (family, name), some in of_sets.items():
-        yield {verb: {"element": {"family": family, "table": TABLE, "name": name, "elem": some}}}
-
-
-def udp_mappings(wall: Firewall | None) -> set[tuple[str, int, str]]:
-    """The UDP port mappings in the tables: host address ("" for any), port, and the whole rule."""
-    found = set()
-    for text in wall.objects if wall else ():
-        rule = json.loads(text).get("rule", {})
-        if rule.get("chain") != "ports":
-            continue
-        rights = {_text(part["match"]["left"]): part["match"]["right"] for part in rule["expr"] if "match" in part}
-        port = rights.get(_text(_payload("udp", "dport")))
-        if port is not None:
-            found.add((str(rights.get(_text(_DADDR), "")), int(port), text))
-    return found

@@ -21,7 +21,7 @@ from typing import Any, Callable, TypeVar
 
 from . import _netconf, _passing, _readers
 from ._files import LONGEST
-from ._firewall import group_name
+from ._firewall_clause import group_name
 from ._model import choice, interface_name, ipv4, number
 from ._passing import PortMapping, port_mapping
 from ._peers import BACKENDS

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import _command, _conntrack, _firewall, _foreign, _netns
+from . import _command, _conntrack, _foreign, _netns, _nft
 from ._atomic import write_atomically
 from ._difference import Operation
 from ._model import (
@@ -680,11 +680,11 @@ class Kernel:
         """
 
         def tried() -> Any:
-            _nft(_firewall.commands(None, wall))
-            return _nft(None, "list", "ruleset")
+            _run_nft(_nft.commands(None, wall))
+            return _run_nft(None, "list", "ruleset")
 
         try:
-            found = _firewall.listed(inside(None, tried)["nftables"])
+            found = _nft.listed(inside(None, tried)["nftables"])
         except FileNotFoundError:
             raise KernelError(
                 None, Failure(errno.ENOENT, "nft is not installed: install the package nftables")
@@ -835,8 +835,8 @@ class Kernel:
 
     def _write_firewall(self, operation: Operation, _item: Firewall) -> list[Failure]:
         before, after = operation.before, operation.after
-        _nft(_firewall.commands(before, after))  # type: ignore[arg-type]
-        old, new = _firewall.udp_mappings(before), _firewall.udp_mappings(after)  # type: ignore[arg-type]
+        _run_nft(_nft.commands(before, after))  # type: ignore[arg-type]
+        old, new = _nft.udp_mappings(before), _nft.udp_mappings(after)  # type: ignore[arg-type]
         if old != new:  # else a flow sticks to the mapping that it began with
             _conntrack.forget_udp({(address, port) for address, port, _rule in old ^ new})
         return []
@@ -1127,13 +1127,13 @@ def _files(namespace: str) -> Iterator[NamespaceFile]:
 def read_firewall() -> Firewall | None:
     """Our tables as they are in the kernel."""
     listing: list[Mapping[str, Any]] = []
-    for family in _firewall.FAMILIES:
+    for family in _nft.FAMILIES:
         with contextlib.suppress(FileNotFoundError):
-            listing += _nft(None, "list", "table", family, _firewall.TABLE).get("nftables", ())
-    return _firewall.listed(listing)
+            listing += _run_nft(None, "list", "table", family, _nft.TABLE).get("nftables", ())
+    return _nft.listed(listing)
 
 
-def _nft(commands: Sequence[Mapping[str, Any]] | None, *arguments: str) -> Any:
+def _run_nft(commands: Sequence[Mapping[str, Any]] | None, *arguments: str) -> Any:
     """Run nft with JSON in and out; an empty answer where a listed table is not there.
 
     Raises:

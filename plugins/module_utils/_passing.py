@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ._firewall import group_name, port_range
+from ._firewall_clause import group_name, port_range
 from ._model import choice, ipv4, number
 from ._readers import network_of, usable
 

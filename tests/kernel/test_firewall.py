@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _firewall
+from ansible_collections.podnet.overlay.plugins.module_utils import _firewall_clause
 from hypothesis import HealthCheck, given, settings
 
 from tests.kernel.hosts import Host
@@ -21,7 +21,7 @@ from tests.unit.plugins.module_utils.states import clauses
 NOT_THE_RULES = re.compile(r"packets [0-9]+ bytes [0-9]+|# handle [0-9]+")
 
 
-def written(clause: _firewall.Clause) -> dict[str, Any]:
+def written(clause: _firewall_clause.Clause) -> dict[str, Any]:
     """A clause as a document has it."""
     raw = {key: value for key, value in dataclasses.asdict(clause).items() if value not in (None, "")}
     masquerade = raw.get("masquerade")
@@ -39,7 +39,7 @@ def ruleset(host: Host) -> str:
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(one=clauses(), other=clauses())
 def test_any_clause_follows_any_other_and_then_nothing_is_left_to_do(
-    host: Host, one: _firewall.Clause, other: _firewall.Clause
+    host: Host, one: _firewall_clause.Clause, other: _firewall_clause.Clause
 ) -> None:
     for clause in (one, other):
         document = {"firewall": written(clause)}

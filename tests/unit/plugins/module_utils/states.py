@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 
-from ansible_collections.podnet.overlay.plugins.module_utils._firewall import (
+from ansible_collections.podnet.overlay.plugins.module_utils._firewall import tables
+from ansible_collections.podnet.overlay.plugins.module_utils._firewall_clause import (
     Allow,
     Clause,
     Masquerade,
     Pod,
     PortMapping,
     TrustedSource,
-    tables,
 )
 from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Address,

@@ -7,18 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils._firewall import (
-    Clause,
-    commands,
-    desired,
-    lines,
-    listed,
-    read,
-    tables,
-    udp_mappings,
-    verbatim,
-)
+from ansible_collections.podnet.overlay.plugins.module_utils._firewall import desired, tables
+from ansible_collections.podnet.overlay.plugins.module_utils._firewall_clause import Clause, read
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Firewall, Mistakes
+from ansible_collections.podnet.overlay.plugins.module_utils._nft import commands, lines, listed, udp_mappings, verbatim
 from hypothesis import given
 
 from .states import OWNER, clauses

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _firewall, _inventory, _passing
+from ansible_collections.podnet.overlay.plugins.module_utils import _firewall_clause, _inventory, _passing
 from ansible_collections.podnet.overlay.plugins.module_utils._passing import PortMapping, port_mapping
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,7 +194,7 @@ def test_a_rules_ports_stay_the_same_and_do_not_overlap(ranges: list[tuple[int, 
 
     assert covered(rule["ports"]) == sorted(set(covered(asked)))
     clause = {"backend": "host-gw", "bridge": "cni0", "network": "10.0.0.0/8", "subnet": "10.1.0.0/24"}
-    assert _firewall.read({**clause, "policy": [rule], "groups": {"web": []}}).policy
+    assert _firewall_clause.read({**clause, "policy": [rule], "groups": {"web": []}}).policy
 
 
 @pytest.mark.parametrize(

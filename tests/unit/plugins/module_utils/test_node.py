@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _firewall, _model, _node
+from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _model, _nft, _node
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -202,7 +202,7 @@ def test_the_words_are_the_engines() -> None:
     assert _node.OWNER == _model.ALIAS_PREFIX
     assert _node.OWN_PROTOCOLS[0] == str(_model.OVERLAY_PROTOCOL)
     assert _model.ROUTE_PROTOCOLS[_node.OWN_PROTOCOLS[1]] == _model.OVERLAY_PROTOCOL
-    assert _node.OWN_TABLE == _firewall.TABLE
+    assert _node.OWN_TABLE == _nft.TABLE
     assert (_node.STATE_FOLDER, _node.STATE_VERSION) == (_engine.STATE_FOLDER, _engine.STATE_VERSION)
 
 
