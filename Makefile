@@ -12,9 +12,10 @@ QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
 FULL  := molecule-ipip kernel-ipip labs sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
-QUICK_PACKAGES := containernetworking-plugins git iproute2 iputils-ping kmod nftables python3 python3-venv tcpdump
-PACKAGES := $(QUICK_PACKAGES) aardvark-dns busybox-static debian-archive-keyring e2fsprogs fakeroot iperf3 iptables mmdebstrap netavark \
-	openssh-client podman qemu-system-x86 qemu-utils runc uidmap
+QUICK_PACKAGES := busybox-static containernetworking-plugins dbus git iproute2 iptables iputils-ping kmod netavark nftables python3 python3-venv \
+	tcpdump ufw
+PACKAGES := $(QUICK_PACKAGES) aardvark-dns debian-archive-keyring e2fsprogs fakeroot iperf3 mmdebstrap openssh-client podman qemu-system-x86 \
+	qemu-utils runc uidmap
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis

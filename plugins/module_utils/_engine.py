@@ -26,6 +26,7 @@ from ._difference import Operation, conflicts, difference, missing
 from ._kernel import Kernel, KernelError
 from ._model import (
     OVERLAY_PROTOCOL,
+    Accept,
     Address,
     File,
     Firewall,
@@ -84,12 +85,15 @@ class Result:
 
 
 def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
-    """A line for the first of each pair; where only the owner differs, it says that. Of the firewall what differs."""
+    """A line for the first of each pair; where only the owner differs, it says that. Of firewalls, a line for each rule."""
     lines, rules = [], []
     for item, other in pairs:
         if isinstance(item, Firewall):
             known = set(_nft.lines(other)) if isinstance(other, Firewall) else set()
             rules += ["firewall %s\n" % line for line in _nft.lines(item) if line not in known]
+        elif isinstance(item, Accept):
+            kept = other.rules if isinstance(other, Accept) and other.owner == item.owner else ()
+            rules += ["accept in %s: %s\n" % (item.program, rule) for rule in item.rules if rule not in kept]
         elif item is not None:
             same = other is not None and describe(item) == describe(other)
             lines.append(describe(item) + (" of %s" % (getattr(item, "owner", "") or "nobody") if same else "") + "\n")
