@@ -106,6 +106,12 @@ def asked(
         return Seen(address[0], address[1], answered)
 
 
+def br_netfilter(host: Host, value: int) -> None:
+    """Whether frames between ports of one bridge pass the IP hooks of a host, as on most hosts that have containers."""
+    switch = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    host.sh(f"[ -e {switch} ] || [ {value} = 0 ] || modprobe br_netfilter; [ ! -e {switch} ] || echo {value} >{switch}")
+
+
 def forged(source: str, target: str, port: int, to_mac: str) -> bytes:
     """A UDP datagram as a pod puts it on its wire, in a frame to whatever MAC; it says "x"."""
     udp = struct.pack("!HHHH", 4000, port, 9, 0) + b"x"

@@ -108,6 +108,7 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
     "nodes": {"nodes": False},
     "fixed": {"address": FIXED},
     "not random": {"random_fully": False},
+    "site": {"except": ["198.51.100.0/24"]},
     OFF: None,
 }
 
@@ -124,11 +125,13 @@ def expected(setting: str, backend: str) -> dict[str, str]:
     found.update(
         {
             "pod -> internet": outside,
-            "pod -> other node": POD if setting == "nodes" else outside,
+            "pod -> other node": POD if setting in ("nodes", "site") else outside,
             "node, underlay address -> remote pod": tunnel,
             "office -> remote pod, routed": tunnel,
         }
     )
+    if setting == "site":  # an exception that covers the nodes
+        found["pod -> internet"] = NO_WAY_BACK
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.far_end import DOUBT, LOST, PATIENCE, PROTOCOLS, Place, Seen, asked, forged, heard
+from tests.kernel.far_end import DOUBT, LOST, PATIENCE, PROTOCOLS, Place, Seen, asked, br_netfilter, forged, heard
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES as PLAIN
 from tests.kernel.overlays import clause, document, mac, overlay, table
@@ -72,12 +72,11 @@ def hosts(backend: str) -> Iterator[Hosts]:
 
 @pytest.fixture(params=[0, 1], ids=["no br_netfilter", "br_netfilter"])
 def filtered(hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Frames between ports of one bridge pass the IP hooks, or do not."""
     for name in NODES:
-        hosts[name].sh(f"sysctl -qw net.bridge.bridge-nf-call-iptables={request.param}")
+        br_netfilter(hosts[name], request.param)
     yield
     for name in NODES:
-        hosts[name].sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1")
+        br_netfilter(hosts[name], 1)
 
 
 def place(hosts: Hosts, name: str) -> Place:
@@ -217,8 +216,9 @@ def test_pings_are_a_protocol_too(hosts: Hosts, backend: str) -> None:
 def test_connections_go_on_while_new_ones_are_refused(hosts: Hosts, backend: str, client: str) -> None:
     """A policy says who may begin. It knows what was begun before it came, where the node has seen the beginning.
 
-    It sees that between two of its own pods with br_netfilter only, as is here: without, such a connection ends.
+    It sees that between two of its own pods with br_netfilter only: without, such a connection ends.
     """
+    br_netfilter(hosts["node1"], 1)
     converge(hosts, backend, None)
     target = (NODES["node1"]["pods"]["db"], PORT)
     service = place(hosts, "db@node1").socket("tcp", ("", PORT))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.far_end import DOUBT, LOST, PROTOCOLS, REFUSED, Place, Seen, asked, forged
+from tests.kernel.far_end import DOUBT, LOST, PROTOCOLS, REFUSED, Place, Seen, asked, br_netfilter, forged
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, TABLE, document, mac, overlay
 
@@ -69,10 +69,9 @@ def hosts(made: Hosts, backend: str) -> Hosts:
 
 @pytest.fixture(params=[0, 1], ids=["no br_netfilter", "br_netfilter"])
 def filtered(hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Frames between ports of one bridge pass the IP hooks, or do not."""
-    hosts["node1"].sh(f"sysctl -qw net.bridge.bridge-nf-call-iptables={request.param}")
+    br_netfilter(hosts["node1"], request.param)
     yield
-    hosts["node1"].sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1")
+    br_netfilter(hosts["node1"], 1)
 
 
 def seen(hosts: Hosts, client: str, target: str, mapped: tuple[int, str], protocol: str, wait: float = 2.0) -> Seen:
