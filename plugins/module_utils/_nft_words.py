@@ -48,7 +48,8 @@ def text(expression: t.Any, scalar: str = "{}") -> str:
     if isinstance(expression, list):
         return ",".join(text(part, scalar) for part in expression)
     if not isinstance(expression, dict):
-        return scalar.format(expression) if isinstance(expression, int) or '"' in scalar else str(expression)
+        name = '"' in scalar and not str(expression).startswith("@")
+        return scalar.format(expression) if isinstance(expression, int) or name else str(expression)
     kind, body = next(iter(expression.items()))
     if kind == "match":
         left, sign, right = body["left"], body["op"], body["right"]

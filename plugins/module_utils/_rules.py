@@ -26,6 +26,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ._iptables import LEGACY, Item, legacy, merge
+from ._nft_words import rule_text
+from ._nft_words import text as words_of
 
 __all__ = ["Host", "Meta", "Ruling", "judge", "legacy", "merge", "passed"]
 
@@ -243,7 +245,7 @@ def _number(word: t.Any) -> int:
     try:
         return socket.getprotobyname(text)  # as nft has it from this host's /etc/protocols
     except OSError:
-        raise _Unsure(_text(word)) from None
+        raise _Unsure(words_of(word)) from None
 
 
 def _some(tests: Iterable[Callable[[], bool]]) -> bool:
@@ -355,7 +357,7 @@ class _Judgement:
             for kind, body, why in self._outcomes(rule, doubt):
                 if kind == "continue":
                     continue
-                unless = why and f"unless this takes it before: {_rule_text(rule)}"
+                unless = why and f"unless this takes it before: {rule_text(rule)}"
                 if kind in ("jump", "goto"):
                     inner = self._walk(body["target"], why)
                     if inner is None:
@@ -388,7 +390,7 @@ class _Judgement:
         owner = f"{rule['tool']} table" if "tool" in rule else f"table {rule['family']}"
         where = f"{owner} {rule['table']} chain {rule['chain']}"
         verdict = verdict if not why else f"may {verdict}" if kind in _TRANSLATIONS else "may drop"
-        self.rulings.append(Ruling(self.hook, verdict, where, _rule_text(rule), rule.get("comment", ""), why))
+        self.rulings.append(Ruling(self.hook, verdict, where, rule_text(rule), rule.get("comment", ""), why))
 
     def _outcomes(self, rule: Item, doubt: str) -> Iterator[tuple[str, t.Any, str]]:
         """The verdicts that a rule may come to, each with its doubt. Its changes to the packet are done on the way."""
@@ -412,9 +414,9 @@ class _Judgement:
                 elif kind in _VERDICTS:
                     yield kind, body, doubt
                 elif _may_hold_back(kind, body):
-                    raise _Unsure(_text(statement))
+                    raise _Unsure(words_of(statement))
                 elif not _is_harmless(kind, body):
-                    yield kind, body, doubt or f"depends on {_text(statement)}"
+                    yield kind, body, doubt or f"depends on {words_of(statement)}"
             except _Absent:
                 return
             except _Unsure as unsure:
@@ -463,7 +465,7 @@ class _Judgement:
         return changes
 
     def _mangle(self, key: Item, new: t.Any, doubt: str) -> None:
-        name = _text(key)
+        name = words_of(key)
         attribute = "pkttype" if name == "meta pkttype" else _ATTRIBUTES.get(name)
         self._value(key)  # absent?
         value: t.Any = new if isinstance(new, str) else None
@@ -483,7 +485,7 @@ class _Judgement:
         if comparison not in _COMPARISONS:
             return self._holds(value, right) == (comparison == "==")
         if not isinstance(value, int):
-            raise _Unsure(_text(left))
+            raise _Unsure(words_of(left))
         return _COMPARISONS[comparison](value, _number(right))
 
     def _value(self, expression: t.Any) -> _Value:
@@ -507,7 +509,7 @@ class _Judgement:
                     raise _Unsure(unsure)
                 return self._value(found)
             raise _Absent
-        name = _text(expression)
+        name = words_of(expression)
         if kind == "payload":
             layer = body.get("protocol", "")
             if layer in ("ip6", "icmpv6", "arp") or self.meta.protocol != _LAYERS.get(layer, self.meta.protocol):
@@ -557,7 +559,7 @@ class _Judgement:
             return value >> rest == _number(body["addr"]) >> rest
         if isinstance(value, int):
             return value == _number(wanted)
-        raise _Unsure(_text(wanted))  # nft 1.0.6 loses a name with a wildcard in a set, for one
+        raise _Unsure(words_of(wanted))  # nft 1.0.6 loses a name with a wildcard in a set, for one
 
     def _differs(self, value: _Value, wanted: t.Any) -> bool:
         return not self._holds(value, wanted)
@@ -594,62 +596,3 @@ def _home(item: Item) -> tuple[t.Any, ...]:
 
 def _listed(value: t.Any) -> list[t.Any]:
     return value if isinstance(value, list) else [value]
-
-
-# ------------------------------------------------------------------------------------------------ words
-
-_TEMPLATES = {  # the first of which all parts are there
-    "payload": ("{protocol} {field}", "@{base},{offset},{len}"),
-    "meta": ("meta {key}",),
-    "ct": ("ct {dir} {key}", "ct {key}"),
-    "fib": ("fib {flags} {result}",),
-    "prefix": ("{addr}/{len}",),
-    "elem": ("{val}",),
-    "map": ("{key} map {data}",),
-    "vmap": ("{key} vmap {data}",),
-    "mangle": ("{key} set {value}",),
-    "set": ("{op} {set} {{ {elem} }}",),
-    "jump": ("jump {target}",),
-    "goto": ("goto {target}",),
-    "reject": ("reject with {type} {expr}", "reject with {type}"),
-    "queue": ("queue num {num}",),
-    "log": ('log prefix "{prefix}"',),
-    "limit": ("limit rate {rate} {rate_unit}/{per}", "limit rate {rate}/{per}"),
-    "xt": ("xt {type} {name}",),
-    **{kind: (f"{kind} to {{addr}}:{{port}}", f"{kind} to {{addr}}", f"{kind} to :{{port}}") for kind in _TRANSLATIONS},
-}
-_JOINTS = {"concat": " . ", "range": "-", "set": ", ", **{sign: f" {sign} " for sign in _OPERATIONS}}
-
-
-def _rule_text(rule: Item) -> str:
-    text = rule.get("text") or " ".join(_text(part) for part in rule["expr"] if "counter" not in part)
-    return re.sub(r"\bmeta ([io]if)", r"\1", text)
-
-
-def _text(expression: t.Any, scalar: str = "{}") -> str:
-    """An expression or statement as nft prints it."""
-    if isinstance(expression, list):
-        return ",".join(_text(part, scalar) for part in expression)
-    if not isinstance(expression, dict):
-        return scalar.format(expression) if isinstance(expression, int) or '"' in scalar else str(expression)
-    kind, body = next(iter(expression.items()))
-    if kind == "match":
-        left, sign, right = body["left"], body["op"], body["right"]
-        form = '"{}"' if _text(left).endswith("ifname") else "0x{:08x}" if "mark" in _text(left) else "{}"
-        shown = "" if sign == "in" or (sign == "==" and "&" not in left) else f"{sign} "
-        return f"{_text(left, form)} {shown}{_text(right, form)}"
-    if kind in _JOINTS and isinstance(body, list):
-        parts = (
-            " : ".join(map(_text, part)) if kind == "set" and isinstance(part, list) else _text(part, scalar)
-            for part in body
-        )
-        joined = _JOINTS[kind].join(parts)
-        return f"{{ {joined} }}" if kind == "set" else joined
-    if kind == "fib":
-        body = {**body, "flags": " . ".join(body["flags"])}
-    for template in _TEMPLATES.get(kind, ()):
-        try:
-            return template.format_map({key: _text(part) for key, part in (body or {}).items()})
-        except KeyError:
-            continue
-    return str(kind)

@@ -97,6 +97,16 @@ def test_a_thousand_nodes_and_pods_cost_elements_and_no_rules() -> None:
     assert len(elements(many, "peers")) == len(elements(many, "sources")) == 999
 
 
+def test_people_read_the_rules_as_nft_prints_them() -> None:
+    pods = [{"name": "web", "interface": "veth-web", "mac": "0a:58:0a:f4:00:02", "address": "10.244.0.2"}]
+    told = lines(desired({**CLAUSE, "antispoof": True, "pods": pods}, OWNER, {"10.244.1.0/24": "192.0.2.1"}))
+    assert (
+        'rule bridge prerouting: iifname @interfaces jump antispoof comment "podnet.overlay:overlay pods\' ports"'
+        in told
+    )
+    assert "element inet peers: 192.0.2.1 : 3221225985" in told
+
+
 def test_a_new_peer_costs_one_element_of_each_of_its_sets() -> None:
     one = desired(CLAUSE, OWNER, {"10.244.1.0/24": "192.0.2.1"})
     two = desired({**CLAUSE, "peers": {"10.244.2.0/24": "192.0.2.2"}}, OWNER, {"10.244.1.0/24": "192.0.2.1"})
