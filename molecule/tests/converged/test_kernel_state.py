@@ -110,7 +110,7 @@ def test_fixed_pod_address(nodes):
 
 
 def test_pod_ports_are_hairpins(node):
-    ports = node.json("bridge -j -d link show master cni0")
+    ports = [port for port in node.json("bridge -j -d link show master cni0") if port["ifname"].startswith("veth-")]
 
     assert len(ports) == len(PODS)
     assert all(port["hairpin"] for port in ports)
@@ -126,11 +126,23 @@ def test_forwarding_is_on(node):
     assert node.host.check_output("cat /proc/sys/net/ipv4/ip_forward") == "1"
 
 
-def test_guard_knows_the_peers_and_no_one_else(node, nodes):
+def test_guard_knows_each_peer_with_its_own_subnet_and_no_one_else(node, nodes):
     ruleset = node.json("nft -j list table inet podnet_overlay")["nftables"]
-    peers = {element for item in ruleset for element in item.get("set", {}).get("elem", []) if isinstance(element, str)}
+    elements = {
+        body["name"]: body.get("elem", []) for item in ruleset for kind, body in item.items() if kind in ("set", "map")
+    }
+    others = {other.public_ip: SUBNETS[name] for name, other in nodes.items() if other is not node}
+    marks = dict(elements["peers"])
+    sources = {
+        (mark, f"{inner['prefix']['addr']}/{inner['prefix']['len']}") for mark, inner in _pairs(elements["sources"])
+    }
 
-    assert peers == {other.public_ip for other in nodes.values() if other is not node}
+    assert set(marks) == set(others)
+    assert sources == {(marks[address], own) for address, own in others.items()}
+
+
+def _pairs(elements):
+    return [element["concat"] for element in elements]
 
 
 def test_check_mode_predicts_nothing(nodes, play):

@@ -386,15 +386,9 @@ def test_a_tunnel_filtered_between_hosts_is_told_by_what_was_seen(playbook, back
 # ------------------------------------------------------------------------------------------------ bad input
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "mistakes"),
-    [
-        ("cache@node1", "db@node9", ["node node1 has no pod cache; its pods are db, web", "there is no node node9"]),
-        ("web@node1", "192.0.2.1", ["192.0.2.1 is outside the overlay"]),
-    ],
-)
-def test_ends_that_are_not_there_are_named(playbook, source, target, mistakes):
-    done = playbook("trace", "-e", f"from={source}", "-e", f"to={target}", "-e", "capture=true")
+def test_ends_that_are_not_there_are_named(playbook):
+    mistakes = ["node node1 has no pod cache; its pods are db, web", "there is no node node9"]
+    done = playbook("trace", "-e", "from=cache@node1", "-e", "to=db@node9", "-e", "capture=true")
 
     assert done.returncode != 0
     assert [mistake for mistake in mistakes if mistake not in done.stdout] == []
