@@ -189,6 +189,9 @@ def _outer(made: _Tables, clause: Clause) -> None:
         to_tunnel.append(_match(protocol, _IPIP))
     else:
         to_tunnel += [_match(_payload("udp", "dport"), clause.port), _match(_VXLAN_VNI, clause.vni)]
+    if clause.bridge:  # whatever source it bears: without antispoof a pod may pretend to be a peer
+        from_pods = _meta("iifname", clause.bridge)
+        made.rule("outer", "pods send nothing packed to their node", from_pods, *to_tunnel, *_COUNTED_DROP)
     by_sender = {"map": {"key": _SADDR, "data": "@peers"}}
     made.rule("outer", "who is no peer has no mark", *to_tunnel, _mark(0))
     made.rule("outer", "a peer's packets get its address as mark", *to_tunnel, _mark(by_sender))
@@ -425,6 +428,8 @@ def _antispoof(made: _Tables) -> None:
         _match(arp_sender, "0.0.0.0"),
         own_arp,
     )
+    router = _match(_payload("icmpv6", "type"), {"set": ["nd-router-advert", "nd-redirect"]})
+    made.rule("antispoof", "pods are no IPv6 routers", router, *_COUNTED_DROP)  # CVE-2020-10749
     ipv6 = _match(_payload("ether", "type"), "ip6")
     let("IPv6 on the link, which is not routed", _concat(*port_and_mac), "@macs", ipv6)
     made.rule("antispoof", "a pod uses its own address and MAC only", *_COUNTED_DROP)
