@@ -17,6 +17,8 @@ from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, TABLE, document, overlay
 
 BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
+once = pytest.mark.parametrize("backend", ["vxlan"], indirect=True)
+"""What has nothing to do with the way between nodes."""
 OTHERS = {"internet": "198.51.100.99", "office": "198.51.100.77"}
 """Machines that are no members: one that knows no way to pods, and one that does."""
 EXCEPTED, MARKED = "198.51.100.77", "198.51.100.78"
@@ -261,6 +263,7 @@ def test_pods_own_addresses_on_nodes_need_a_loose_filter(hosts: Hosts, backend: 
     assert str(seen) == (POD if backend == "host-gw" else "lost, no answer")
 
 
+@once
 @pytest.mark.parametrize("setting", ["default", OFF])
 def test_another_programs_masquerade_leaves_pods_alone(hosts: Hosts, backend: str, setting: str) -> None:
     """As Docker, Podman and CNI's bridge do it for a network of theirs, at srcnat."""
@@ -277,6 +280,7 @@ def test_another_programs_masquerade_leaves_pods_alone(hosts: Hosts, backend: st
         hosts["node1"].sh(f"iptables -w -t nat -D {foreign}")
 
 
+@once
 def test_ports_are_chosen_at_random(hosts: Hosts, backend: str) -> None:
     """Two nodes behind one router that keep their ports meet in one connection, and packets are lost (--random-fully)."""
 
