@@ -135,7 +135,7 @@ def difference(
         for item in surplus
         if item.key in remaining and (restored or {}).get(item.key) != item
     ]
-    return first + sorted(changes, key=_creation_rank) + sorted(last, key=_creation_rank, reverse=True)
+    return first + sorted(changes, key=_creation_rank) + sorted(last, key=_deletion_rank, reverse=True)
 
 
 def merge(wanted: Object, present: Object) -> Object:
@@ -173,11 +173,19 @@ def _creation_rank(operation: Operation) -> float:
     return rank
 
 
+def _deletion_rank(operation: Operation) -> tuple[float, bool]:
+    """A port goes before its bridge, so that undoing finds the bridge there."""
+    return _creation_rank(operation), bool(getattr(operation.item, "master", ""))
+
+
 # ------------------------------------------------------------------------------------------------ what must go first
 
 
 def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> list[Operation]:
-    """What something new waits for: links that can only be made anew, and addresses and tunnels in their way."""
+    """What something new waits for: links that can only be made anew, and addresses and tunnels in their way.
+
+    And tunnels that go, where the firewall stays: it is about to forget the device that it guards.
+    """
     links = {
         item.key
         for item in observed.values()
@@ -186,7 +194,12 @@ def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> 
     tunnels = {_endpoint(item) for key, item in desired.items() if isinstance(item, Link) and key not in observed} - {
         None
     }
-    links |= {item.key for item in surplus if isinstance(item, Link) and _endpoint(item) in tunnels}
+    guarded = any(isinstance(item, Firewall) for item in desired.values())
+    links |= {
+        item.key
+        for item in surplus
+        if isinstance(item, Link) and (_endpoint(item) in tunnels or (guarded and _endpoint(item)))
+    }
     links |= {_peer(observed[key]) for key in links} & set(observed)
     # neigh_changeaddr (net/core/neighbour.c): a new MAC takes the device's neighbours, permanent ones too.
     bare = links | {
@@ -205,7 +218,7 @@ def _first_deletions(desired: State, observed: State, surplus: list[Object]) -> 
         if isinstance(item, Link) and item.key not in gone and ("link", item.namespace, item.master) in links
     ]
     freed = [Operation(item, None) for item in gone.values()]
-    return ports + sorted(freed, key=_creation_rank, reverse=True)
+    return ports + sorted(freed, key=_deletion_rank, reverse=True)
 
 
 def _addresses_in_the_way(desired: State, surplus: list[Object]) -> list[Address]:

@@ -118,6 +118,7 @@ def _firewall(settings: Settings, node: Node, lease: Lease) -> dict[str, Any]:
         "network": str(settings.network),
         "subnet": str(lease.subnet),
         **tunnelled,
+        "direct_routing": settings.direct_routing,
         "trusted_sources": [dict(source) for source in settings.trusted_sources],
         "masquerade": masquerade if settings.masquerade else None,
         "antispoof": settings.antispoof,

@@ -313,7 +313,7 @@ def converge(
         observed = _observe(kernel, desired, owner, saved, absent)
         if further is not None:
             desired = {**desired, **further(observed)}
-        desired = {**desired, **_as_kernel_has_it(kernel, desired, check), **_accepts(document, owner)}
+        desired = {**desired, **_as_kernel_has_it(kernel, desired, check), **_accepts(document, owner, observed)}
         owned = _ownership(owner, saved, observed)
         mistakes = conflicts(desired, observed, owner, owned, adopt, absent)
         mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
@@ -343,10 +343,15 @@ def _as_kernel_has_it(kernel: Kernel, desired: State, check: bool) -> State:
     return state_of([kernel.as_listed(wall) for wall in of_type(desired, Firewall)])
 
 
-def _accepts(document: Mapping[str, Any] | None, owner: str) -> State:
-    """What other programs' firewalls have to let pass, of those that are in force here."""
-    raw = (document or {}).get("firewall")
-    if not raw or "nft" in raw or not raw.get("network"):
+def _accepts(document: Mapping[str, Any] | None, owner: str, observed: State) -> State:
+    """What other programs' firewalls have to let pass, of those that are in force here.
+
+    Tables in nft's own words do not tell for whom they are: then what is there stays.
+    """
+    raw = (document or {}).get("firewall") or {}
+    if "nft" in raw:
+        return {item.key: item for item in of_type(observed, Accept) if item.owner == owner}
+    if not raw.get("network"):
         return {}
     clause = _firewall_clause.read(raw)
     words: dict[str, Any] = {
@@ -355,7 +360,6 @@ def _accepts(document: Mapping[str, Any] | None, owner: str) -> State:
         "tunnel": clause.tunnel,
         "backend": clause.backend,
         "port": clause.port,
-        "peers": clause.nodes,
     }
     return state_of([_foreign.wanted(program, owner, **words) for program in _foreign.active()])
 

@@ -37,7 +37,7 @@ _VXLAN_VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
 """The network identifier behind the UDP header (8 bytes) and VXLAN's flags (4): RFC 7348."""
 
 # Priorities: linux/netfilter_ipv4.h, netfilter_bridge.h. Ours come just before the usual ones, where the order matters.
-_RAW, _DNAT, _FILTER, _SNAT, _BRIDGE_FILTER = -300, -100, 0, 100, -200
+_RAW, _DNAT, _FILTER, _SNAT, _LAST, _BRIDGE_FILTER = -300, -100, 0, 100, 300, -200
 
 
 def desired(raw: Any, owner: str, peers: Mapping[str, str]) -> Firewall:
@@ -85,7 +85,7 @@ def _mark(value: Any) -> Json:
 
 _SADDR, _DADDR = _payload("ip", "saddr"), _payload("ip", "daddr")
 _MARK, _IIFNAME = {"meta": {"key": "mark"}}, {"meta": {"key": "iifname"}}
-_SOURCE_MAC = _payload("ether", "saddr")
+_SOURCE_MAC, _CT_STATUS = _payload("ether", "saddr"), {"ct": {"key": "status"}}
 _LOCAL_ADDRESS = _match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
 _LOOPBACK, _MULTICAST = "127.0.0.0/8", "224.0.0.0/4"
 _COUNTED_DROP = ({"counter": None}, {"drop": None})
@@ -154,7 +154,7 @@ def tables(clause: Clause, owner: str) -> Firewall:
             redirect,
             *_COUNTED_DROP,
         )
-    if clause.pods and (clause.antispoof or clause.policy is not None):
+    if clause.antispoof or (clause.pods and clause.policy is not None):
         made.family("bridge")
         _bridge(made, clause)
     return Firewall(
@@ -179,16 +179,15 @@ def _outer(made: _Tables, clause: Clause) -> None:
         [_concat(mark_of(address), _prefix(subnet)) for address, own in senders.items() for subnet in _disjoint(own)],
         interval=True,
     )
-    made.chain("outer", "filter", "input", _FILTER - 10)
-    to_tunnel = [_match(_DADDR, clause.local)]
+    made.chain("outer", "filter", "input", _LAST)  # past other programs' rules, which have marks of their own
     if clause.backend == "ipip":
-        protocol = _payload("ip", "protocol")
+        protocol, local = _payload("ip", "protocol"), _match(_DADDR, clause.local)
         made.rule(
-            "outer", "no MPLS into %s" % clause.tunnel, *to_tunnel, _match(protocol, _MPLS), *_COUNTED_DROP
+            "outer", "no MPLS into %s" % clause.tunnel, local, _match(protocol, _MPLS), *_COUNTED_DROP
         )  # a device of mode any takes that too
-        to_tunnel.append(_match(protocol, _IPIP))
-    else:
-        to_tunnel += [_match(_payload("udp", "dport"), clause.port), _match(_VXLAN_VNI, clause.vni)]
+        to_tunnel = [local, _match(protocol, _IPIP)]
+    else:  # a vxlan device takes what is for its port and VNI, to whichever address of the host
+        to_tunnel = [_match(_payload("udp", "dport"), clause.port), _match(_VXLAN_VNI, clause.vni)]
     if clause.bridge:  # whatever source it bears: without antispoof a pod may pretend to be a peer
         from_pods = _meta("iifname", clause.bridge)
         made.rule("outer", "pods send nothing packed to their node", from_pods, *to_tunnel, *_COUNTED_DROP)
@@ -197,9 +196,7 @@ def _outer(made: _Tables, clause: Clause) -> None:
     made.rule("outer", "a peer's packets get its address as mark", *to_tunnel, _mark(by_sender))
     if clause.backend == "vxlan":  # the device is known by its VNI here; of IPIP only the guard can tell
         nobody = _match(_MARK, 0)
-        made.rule(
-            "outer", "%s to %s only from peers" % (clause.backend, clause.local), *to_tunnel, nobody, *_COUNTED_DROP
-        )
+        made.rule("outer", "into %s only from peers" % clause.tunnel, *to_tunnel, nobody, *_COUNTED_DROP)
 
 
 def _keeps_source(masquerade: Masquerade | None, address: str) -> bool:
@@ -230,13 +227,21 @@ def _guard(made: _Tables, clause: Clause) -> None:
             *_COUNTED_DROP,
         )
         made.rule("guard", "the mark has served", unpacked, _mark(0))
-    from_pods = _meta("iifname", clause.bridge)
+    if clause.bridge and clause.subnet:
+        outside = _meta("iifname", {"set": ["lo", clause.bridge]}, "!=")
+        own = _match(_SADDR, _prefix(clause.subnet))
+        made.rule("guard", "our own pods' addresses come by the bridge only", outside, own, *_COUNTED_DROP)
     if clause.antispoof:
         foreign = _match(_SADDR, _prefix(clause.subnet), "!=")
+        from_pods = _meta("iifname", clause.bridge)
         made.rule("guard", "pods send from %s only" % clause.subnet, from_pods, foreign, *_COUNTED_DROP)
-    if clause.ports:  # route_localnet, which loopback's mappings need, would let pods in
+    if (
+        clause.ports
+    ):  # translated, before the kernel's own check; and route_localnet, which the node itself needs, lets pods in
         loopback = _match(_DADDR, _prefix(_LOOPBACK))
-        made.rule("guard", "pods do not reach the node's loopback", from_pods, loopback, *_COUNTED_DROP)
+        made.rule(
+            "guard", "nobody else's loopback is this node's", _meta("iifname", "lo", "!="), loopback, *_COUNTED_DROP
+        )
 
 
 def _forward(made: _Tables, clause: Clause) -> None:
@@ -261,6 +266,12 @@ def _forward(made: _Tables, clause: Clause) -> None:
             packed,
             *_COUNTED_DROP,
         )
+        if not clause.direct_routing:  # a pod of another node that asks for a mapped port comes unpacked
+            elsewhere = _meta("iifname", {"set": [clause.bridge, clause.tunnel]}, "!=")
+            unmapped = _match({"&": [_CT_STATUS, "dnat"]}, 0)
+            of_pods = _match(_SADDR, _prefix(clause.network))
+            purpose = "pods' addresses come by %s only" % clause.tunnel
+            made.rule("forward", purpose, elsewhere, to_pods, of_pods, unmapped, *_COUNTED_DROP)
     if clause.policy is not None:
         known = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
         made.rule("forward", "what was let in is answered", to_pods, known, _ACCEPT)
@@ -342,7 +353,7 @@ def _postrouting(made: _Tables, clause: Clause) -> None:
         made.rule("postrouting", purpose, *statements)
 
     subnet = _prefix(clause.subnet)
-    mapped = _match({"ct": {"key": "status"}}, "dnat", "in")  # by our port mappings, or by those of CNI and Docker
+    mapped = _match(_CT_STATUS, "dnat", "in")  # by our port mappings, or by those of CNI and Docker
     rule("a pod to a mapped port of its node", _match(_SADDR, subnet), _match(_DADDR, subnet), mapped, as_device)
     if clause.ports:
         to_bridge = _meta("oifname", clause.bridge)
@@ -379,6 +390,7 @@ def _bridge(made: _Tables, clause: Clause) -> None:
         )
         _antispoof(made)
         made.rule("prerouting", "pods' ports", _match(_IIFNAME, "@interfaces"), {"jump": {"target": "antispoof"}})
+        _taken(made, clause)
     isolated = [pod for pod in clause.pods if pod.group] if clause.policy is not None else []
     if not isolated:
         return
@@ -400,7 +412,7 @@ def _bridge(made: _Tables, clause: Clause) -> None:
         "forward",
         "what br_netfilter translated has met the policy",
         to_isolated,
-        _match({"meta": {"key": "pkttype"}}, "other"),
+        _match({"meta": {"key": "pkttype"}}, {"set": ["host", "other"]}),
         _match(_SADDR, _prefix(clause.subnet)),
         _match(_DADDR, "@isolated"),  # untranslated, it would have gone to the node
         _ACCEPT,
@@ -410,7 +422,19 @@ def _bridge(made: _Tables, clause: Clause) -> None:
     made.rule("forward", purpose, to_isolated, not_arp, *_COUNTED_DROP)
 
 
+def _taken(made: _Tables, clause: Clause) -> None:
+    """What no other port may use: whose containers they are is not known, but whose the addresses are."""
+    gateway = _gateway(clause.subnet)
+    made.set("taken", "ipv4_addr", sorted({gateway, *(pod.address for pod in clause.pods)}))
+    made.set("taken_macs", "ether_addr", sorted({mac_of(gateway), *(pod.mac for pod in clause.pods)}))
+    others = _match(_IIFNAME, "@interfaces", "!=")
+    for field, of_pods in ((_SADDR, "@taken"), (_payload("arp", "saddr ip"), "@taken"), (_SOURCE_MAC, "@taken_macs")):
+        purpose = "containers use no pod's address, nor the gateway's"
+        made.rule("prerouting", purpose, others, _match(field, of_pods), *_COUNTED_DROP)
+
+
 def _antispoof(made: _Tables) -> None:
+    """On what a pod's port sends."""
     made.chain("antispoof")
 
     def let(purpose: str, left: Any, right: str, *conditions: Json) -> None:

@@ -84,6 +84,7 @@ class Clause:
     port: int = 8472
     peers: Mapping[str, str] = field(default_factory=dict)
     trusted_sources: tuple[TrustedSource, ...] = ()
+    direct_routing: bool = False
     masquerade: Masquerade | None = None
     antispoof: bool = False
     pods: tuple[Pod, ...] = ()
@@ -124,6 +125,7 @@ _READERS: dict[str, Reader] = {
     "tunnel": interface_name,
     "vni": number(1, 2**24 - 1),
     "port": number(1, 65535),
+    "direct_routing": flag,
     "antispoof": flag,
 }
 _LISTS = ("peers", "trusted_sources", "masquerade", "pods", "ports", "policy", "groups")
@@ -247,19 +249,17 @@ def _groups(reading: Reading, raw: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _untrusted(clause: Clause) -> Iterator[str]:
-    """Trusted sources that would be let in with a node's own addresses."""
-    nodes = {subnet: "this node's" for subnet in [clause.subnet] if subnet}
-    nodes.update((subnet, "of the node %s" % address) for subnet, address in clause.peers.items())
+    """Trusted sources that would be let in with a node's own addresses, or with nobody's."""
+    taken = {"127.0.0.0/8": "the loopback", "224.0.0.0/4": "multicast"}
+    taken.update((subnet, "this node's") for subnet in [clause.subnet] if subnet)
+    taken.update((subnet, "the subnet of the node %s" % address) for subnet, address in clause.peers.items())
+    taken.update(("%s/32" % address, "the node %s itself" % address) for address in clause.nodes)
     for source in clause.trusted_sources:
         for subnet in map(ipaddress.IPv4Network, source.subnets):
-            for other, whose in nodes.items():
-                if subnet.overlaps(ipaddress.IPv4Network(other)) and clause.peers.get(other) != source.address:
-                    yield "firewall: trusted_sources: %s: %s overlaps %s, which is %s" % (
-                        source.address,
-                        subnet,
-                        other,
-                        whose,
-                    )
+            for other, whose in taken.items():
+                if subnet.overlaps(ipaddress.IPv4Network(other)):
+                    what = (source.address, subnet, other, whose)
+                    yield "firewall: trusted_sources: %s: %s overlaps %s, which is %s" % what
 
 
 def _doubled(ports: Iterable[PortMapping]) -> Iterator[str]:

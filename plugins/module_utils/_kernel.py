@@ -738,7 +738,7 @@ class Kernel:
         if not failures:
             done.append(operation)
             return None
-        if operation.verb == "change":  # a part of it may have been done
+        if operation.verb == "change" or isinstance(operation.item, Accept):  # a part of it may have been done
             with contextlib.suppress(OSError, KernelError):
                 self._writers[type(operation.item)](operation.inverse, operation.before)
         return operation, failures[0]
@@ -837,7 +837,7 @@ class Kernel:
         before, after = operation.before, operation.after
         _run_nft(_nft.commands(before, after))  # type: ignore[arg-type]
         old, new = _nft.udp_mappings(before), _nft.udp_mappings(after)  # type: ignore[arg-type]
-        if old != new:  # else a flow sticks to the mapping that it began with
+        with contextlib.suppress(OSError):  # a flow sticks to the mapping that it began with, but ends by itself too
             _conntrack.forget_udp({(address, port) for address, port, _rule in old ^ new})
         return []
 

@@ -134,7 +134,9 @@ def commands(before: Firewall | None, after: Firewall | None) -> list[Json]:
     """
     if before is not None and after is not None and before.objects == after.objects:
         old, new = set(before.elements), set(after.elements)
-        return [*_elements("delete", old - new), *_elements("add", new - old)]
+        intervals = _intervals(before)
+        deleted = _elements("delete", [_as_range(element, intervals) for element in old - new])
+        return [*deleted, *_elements("add", new - old)]
     made: list[Json] = []
     for family in FAMILIES:
         table = {"table": {"family": family, "name": TABLE}}
@@ -145,6 +147,22 @@ def commands(before: Firewall | None, after: Firewall | None) -> list[Json]:
         made += [{"add": item} for item in objects if "rule" not in item]
         made += [*_elements("add", after.elements), *({"add": item} for item in rules)]
     return made
+
+
+def _intervals(wall: Firewall) -> set[tuple[str, str]]:
+    """The sets of networks."""
+    bodies = [body for text in wall.objects for body in json.loads(text).values()]
+    return {(body["family"], body["name"]) for body in bodies if "interval" in body.get("flags", ())}
+
+
+def _as_range(element: tuple[str, str, str], intervals: set[tuple[str, str]]) -> tuple[str, str, str]:
+    """A single address at the end of a concatenation as a network: nft 1.0.6 else deletes no range, and finds none."""
+    family, name, text = element
+    item = json.loads(text)
+    parts = item.get("concat") if isinstance(item, dict) else None
+    if (family, name) not in intervals or not parts or not isinstance(parts[-1], str):
+        return element
+    return family, name, text_of({"concat": [*parts[:-1], {"prefix": {"addr": parts[-1], "len": 32}}]})
 
 
 def _elements(verb: str, elements: Iterable[tuple[str, str, str]]) -> Iterator[Json]:

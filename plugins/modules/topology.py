@@ -91,7 +91,8 @@ options:
           - What may pass, in the nftables tables C(inet podnet_overlay) and C(bridge podnet_overlay), written in one transaction.
           - C(backend) (V(ipip), V(vxlan) or V(host-gw)), C(local) (the tunnel's own address), C(tunnel) (its device), C(vni) and C(port)
             of vxlan, C(bridge), C(network), C(subnet) (this node's). C(peers) maps each other node's subnet to its address; those of
-            O(peers) are added. From C(tunnel) only packets of peers are taken, each with a source in its own subnet.
+            O(peers) are added. From C(tunnel) only packets of peers are taken, each with a source in its own subnet; with
+            C(direct_routing) they may come without it.
           - C(trusted_sources), hosts that are no nodes, each with C(address) and the C(subnets) that it may send from.
           - C(masquerade) with C(nodes), C(except) (networks), C(random_fully) and C(address) (a fixed source). Without it nothing is
             masqueraded.

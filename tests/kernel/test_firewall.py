@@ -56,6 +56,9 @@ def test_any_clause_follows_any_other_and_then_nothing_is_left_to_do(
     host.module("topology", state="absent")
 
 
+PLACE = {"bridge": "cni0", "network": "10.244.0.0/16", "subnet": "10.244.0.0/24"}
+
+
 def document(**changes: Any) -> dict[str, Any]:
     clause = {
         "backend": "ipip",
@@ -72,6 +75,22 @@ def test_a_change_of_peers_leaves_the_counters_of_the_rules_as_they_are(host: Ho
     host.module("topology", document=document(peers={"10.244.2.0/24": "192.0.2.3"}))
     after = host.json("nft", "-j", "list", "chain", "inet", "podnet_overlay", "guard")["nftables"]
     assert after == before  # handles included: the rules were not made anew
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"trusted_sources": [{"address": "203.0.113.9", "subnets": ["10.250.0.9"]}]}, {"trusted_sources": []}),
+        (
+            {"masquerade": {"except": ["192.0.2.0/24"]}, **PLACE},
+            {"masquerade": {"except": ["203.0.113.0/24"]}, **PLACE},
+        ),
+    ],
+)
+def test_an_inner_source_that_is_a_single_address_can_go(host: Host, before: Any, after: Any) -> None:
+    host.module("topology", document=document(**before))
+    assert host.module("topology", document=document(**after))["changed"]
+    assert not host.module("topology", document=document(**after))["changed"]
 
 
 def test_the_rules_of_others_stay_as_they_are(host: Host) -> None:
@@ -128,6 +147,42 @@ def test_a_host_without_nft_is_told_what_to_install_but_foreseen_in_check_mode(h
     host.run(f"mount --bind /dev/null {NFT_PATH}")
     assert "install the package nftables" in host.module("topology", document=document(), fails=True)["msg"]
     assert host.module("topology", document=document(), check=True)["changed"]
+
+
+NFT_THAT_REFUSES = """#!{python}
+import os, sys
+if "-f" in sys.argv and os.path.exists("/run/refuse"):
+    sys.exit("Error: Could not process rule: No space left on device")
+os.execv("{real}", ["nft", *sys.argv[1:]])
+"""
+
+
+def test_a_teardown_that_nft_refuses_leaves_all_as_it_was(host: Host, tmp_path: Path) -> None:
+    wanted = {
+        **document(backend="vxlan", tunnel="flannel.1"),
+        "namespaces": [{"name": "web"}],
+        "links": [
+            {"name": "cni0", "kind": "bridge", "addresses": ["10.244.0.1/24"]},
+            {"name": "veth-web", "kind": "veth", "master": "cni0", "peer": {"name": "eth0", "namespace": "web"}},
+            {"name": "flannel.1", "kind": "vxlan", "vxlan": {"id": 1, "local": "192.0.2.1", "port": 8472}},
+        ],
+    }
+    host.module("topology", document=wanted)
+    look = "nft list ruleset; bridge link; ip -o -d addr; ip -n web -o -d addr"
+    before = re.sub("^[0-9]+: |@.*?:|link-netns.*|(valid|fe80|[0-9a-f:]{17}).*", "", host.sh(look), flags=re.MULTILINE)
+    real, nft = tmp_path / "real", tmp_path / "nft"
+    shutil.copy(NFT_PATH, real)
+    nft.write_text(NFT_THAT_REFUSES.format(python=sys.executable, real=real))
+    nft.chmod(0o755)
+    host.sh(f"mount --bind {nft} {NFT_PATH}; touch /run/refuse")
+    answer = host.module("topology", state="absent", fails=True)
+    assert "No space left on device" in answer["msg"]
+    assert "were undone" in answer["msg"]
+    after = re.sub("^[0-9]+: |@.*?:|link-netns.*|(valid|fe80|[0-9a-f:]{17}).*", "", host.sh(look), flags=re.MULTILINE)
+    assert sorted(after.split()) == sorted(before.split())
+    host.run("rm /run/refuse")
+    host.module("topology", state="absent")
+    assert ruleset(host) == ""
 
 
 def test_a_file_of_the_document_is_written_repaired_and_removed(host: Host) -> None:

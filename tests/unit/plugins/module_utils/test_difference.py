@@ -90,6 +90,18 @@ def test_the_guard_is_in_place_before_the_tunnel_and_goes_after_it() -> None:
     assert [operation.item for operation in difference({}, both, everything)] == [tunnel, wall]
 
 
+def test_a_tunnel_that_goes_is_gone_before_the_firewall_forgets_it() -> None:
+    old, new = Firewall(OWNER, ("old",)), Firewall(OWNER, ("new",))
+    tunnel = Link("", "flannel.ipip", "ipip", up=True, options=Ipip("192.0.2.1"), owner=OWNER)
+    told = difference(state_of([new]), state_of([old, tunnel]), everything)
+    assert told == [Operation(tunnel, None), Operation(old, new)]
+
+
+def test_ports_go_before_their_bridge_and_so_come_back_after_it() -> None:
+    bridge, port = Link("", "cni0", "bridge", owner=OWNER), Link("", "veth-web", "veth", master="cni0", owner=OWNER)
+    assert [operation.item for operation in difference({}, state_of([bridge, port]), everything)] == [port, bridge]
+
+
 def test_a_tunnel_whose_remote_is_fixed_is_made_anew_with_all_that_lives_on_it() -> None:
     def tunnel(remote: str) -> Link:
         return Link(

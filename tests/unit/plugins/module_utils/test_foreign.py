@@ -51,13 +51,12 @@ COMMIT
 -I POSTROUTING 1 -s 192.0.2.0/24 -j MASQUERADE
 COMMIT
 """
+ALWAYS = ("ingress-zone ANY", "priority -1", "target CONTINUE")
 
 
 def wanted(program: str, backend: str) -> set[str]:
-    tunnel, port = {"ipip": ("flannel.ipip", None), "vxlan": ("flannel.1", 8472), "host-gw": (None, None)}[backend]
-    accept = _foreign.wanted(
-        program, "overlay", network="10.244.0.0/16", bridge="cni0", tunnel=tunnel, backend=backend, port=port
-    )
+    port = 8472 if backend == "vxlan" else None
+    accept = _foreign.wanted(program, "overlay", network="10.244.0.0/16", backend=backend, port=port)
     assert (accept.program, accept.owner, accept.rules) == (program, "overlay", tuple(sorted(accept.rules)))
     return set(accept.rules)
 
@@ -67,25 +66,23 @@ def test_docker_needs_the_same_for_every_backend() -> None:
     assert wanted("docker", "ipip") == {"-s 10.244.0.0/16 -j ACCEPT", "-d 10.244.0.0/16 -j ACCEPT"}
 
 
-def test_firewalld_lets_in_the_tunnel_of_the_backend() -> None:
-    plain = wanted("firewalld", "host-gw")
-    assert wanted("firewalld", "ipip") - plain == {"policy podnet-input: protocol 4"}
-    assert wanted("firewalld", "vxlan") - plain == {"policy podnet-input: port 8472/udp"}
-    assert 'policy podnet-forward: rich-rule rule family="ipv4" destination address="10.244.0.0/16" accept' in plain
+def test_firewalld_lets_in_the_tunnel_of_the_backend_and_nothing_else() -> None:
+    forward = {
+        'policy podnet-forward: rich-rule rule family="ipv4" source address="10.244.0.0/16" accept',
+        'policy podnet-forward: rich-rule rule family="ipv4" destination address="10.244.0.0/16" accept',
+        *(f"policy podnet-forward: {item}" for item in (*ALWAYS, "egress-zone ANY")),
+    }
+    host = {f"policy podnet-input: {item}" for item in (*ALWAYS, "egress-zone HOST")}
+    assert wanted("firewalld", "host-gw") == forward
+    assert wanted("firewalld", "ipip") == forward | host | {"policy podnet-input: protocol 4"}
+    assert wanted("firewalld", "vxlan") == forward | host | {"policy podnet-input: port 8472/udp"}
 
 
-def test_ufw_lets_in_the_tunnel_and_binds_pods_to_the_interfaces_that_they_come_by() -> None:
-    by_interface = {"allow in on cni0 from 10.244.0.0/16"}
+def test_ufw_lets_in_the_tunnel_of_the_backend_and_nothing_else() -> None:
     routed = {"route allow from 10.244.0.0/16", "route allow to 10.244.0.0/16"}
-    assert wanted("ufw", "host-gw") == routed | {"allow from 10.244.0.0/16"}
-    assert wanted("ufw", "ipip") - routed - by_interface == {
-        "allow in on flannel.ipip from 10.244.0.0/16",
-        "before.rules: -A ufw-before-input -p 4 -j ACCEPT",
-    }
-    assert wanted("ufw", "vxlan") - routed - by_interface == {
-        "allow in on flannel.1 from 10.244.0.0/16",
-        "allow proto udp from 0.0.0.0/0 to 0.0.0.0/0 port 8472",
-    }
+    assert wanted("ufw", "host-gw") == routed
+    assert wanted("ufw", "ipip") == routed | {"before.rules: -A ufw-before-input -p 4 -j ACCEPT"}
+    assert wanted("ufw", "vxlan") == routed | {"allow proto udp from 0.0.0.0/0 to 0.0.0.0/0 port 8472"}
 
 
 def test_what_iptables_lost_comes_back_and_nothing_twice() -> None:
