@@ -269,7 +269,8 @@ def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") 
     if wall:
         peers = others(clause, table) if clause and not mistakes else {}
         if isinstance(clause, Mapping) and isinstance(wall, Mapping) and wall.get("local"):
-            wall = {"tunnel": clause.get("dev"), **wall}  # documents of 0.2.0 have it there only
+            # What the peers' clause says need not be said again; documents of 0.2.0 have it there only.
+            wall = {"tunnel": clause.get("dev"), "direct_routing": clause.get("direct_routing"), **wall}
         desired = collected(desired, lambda: {**desired, **state_of([_firewall.desired(wall, owner, peers)])})
     if mistakes:
         raise Mistakes(mistakes)

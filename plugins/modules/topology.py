@@ -92,7 +92,7 @@ options:
           - C(backend) (V(ipip), V(vxlan) or V(host-gw)), C(local) (the tunnel's own address), C(tunnel) (its device), C(vni) and C(port)
             of vxlan, C(bridge), C(network), C(subnet) (this node's). C(peers) maps each other node's subnet to its address; those of
             O(peers) are added. From C(tunnel) only packets of peers are taken, each with a source in its own subnet; with
-            C(direct_routing) they may come without it.
+            C(direct_routing) they may come without it. Both are those of C(peers) if not given.
           - C(trusted_sources), hosts that are no nodes, each with C(address) and the C(subnets) that it may send from.
           - C(masquerade) with C(nodes), C(except) (networks), C(random_fully) and C(address) (a fixed source). Without it nothing is
             masqueraded.
