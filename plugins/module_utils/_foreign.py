@@ -26,19 +26,12 @@ def active() -> list[str]:
     return [program for program, module in _PROGRAMS.items() if module.active()]
 
 
-def wanted(
-    program: str,
-    owner: str,
-    *,
-    network: object,
-    bridge: str,
-    tunnel: str | None,
-    backend: str,
-    port: int | None,
-    peers: object = None,  # noqa: ARG001 - whoever the peers are, the words are the same
-) -> Accept:
-    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets and the pods'."""
-    words = {"network": str(network), "bridge": bridge, "tunnel": tunnel, "backend": backend, "port": port}
+def wanted(program: str, owner: str, *, network: object, backend: str, port: int | None, **_others: object) -> Accept:
+    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets.
+
+    What pods send to the node itself is the operator's to let in, as it is with Flannel.
+    """
+    words = {"network": str(network), "backend": backend, "port": port}
     return Accept(program, tuple(sorted(_PROGRAMS[program].rules(**words))), owner)
 
 

@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""firewalld's firewall: two policies of our own (firewalld 0.9 and newer), one for what is forwarded and one for the host.
+"""firewalld's firewall: policies of our own (firewalld 0.9 and newer), for what is forwarded and for tunnelled packets.
 
 They go by addresses and not by zones, so that no interface changes its zone for us, and whatever zone others (Docker, CNI's
 plugin firewall) put a pod's address into. Their priority is below 0, so that they come before the zones. They are on disk
 and in the running configuration. What a policy holds can be changed while firewalld runs; that a policy comes or goes
-takes a reload (firewall-cmd(1): only --permanent has --new-policy), so there is one when the overlay comes and one when it
-goes. It loses what others have in the running configuration only and, before firewalld 2.0, all rules of iptables
-(firewalld#863); so that is put back.
+takes a reload (firewall-cmd(1): only --permanent has --new-policy), so there is one when the overlay comes, one when it
+goes, and one between host-gw, which has no tunnelled packets, and the other backends. It loses what others have in the
+running configuration only and, before firewalld 2.0, all rules of iptables (firewalld#863); so that is put back.
 
 Sources: firewalld.policies(5), firewalld.policy(5), firewall-cmd(1), firewalld's core/fw.py and core/io/policy.py.
 """
@@ -32,7 +32,7 @@ from ._model import ALIAS_PREFIX
 
 _FOLDER = "/etc/firewalld/policies"
 _FORWARD, _INPUT = "podnet-forward", "podnet-input"
-_ABOUT = {_FORWARD: "Pods reach other hosts and are reached.", _INPUT: "Pods and tunnelled packets reach this node."}
+_ABOUT = {_FORWARD: "Pods reach other hosts and are reached.", _INPUT: "Tunnelled packets reach this node."}
 _FIXED = ("priority", "target")  # while a policy runs they cannot be changed
 _LISTS = {  # what --list-all-zones and --list-all-policies call a list, and the option that adds to it
     "ingress-zones": "ingress-zone",
@@ -87,18 +87,17 @@ def _runs() -> bool:
 
 def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:
     """What has to be in our policies."""
-    forward, host = "policy " + _FORWARD, "policy " + _INPUT
     address = 'rule family="ipv4" %s address="' + network + '" accept'
-    wanted = [_Setting(forward, "rich-rule", address % side) for side in ("source", "destination")]
-    wanted.append(_Setting(host, "rich-rule", address % "source"))
+    held = {_FORWARD: [("rich-rule", address % side) for side in ("source", "destination")]}
     if backend == "ipip":
-        wanted.append(_Setting(host, "protocol", "4"))  # "ipip" is 94 in /etc/protocols, and 4 is "ipencap"
+        held[_INPUT] = [("protocol", "4")]  # "ipip" is 94 in /etc/protocols, and 4 is "ipencap"
     elif backend == "vxlan":
-        wanted.append(_Setting(host, "port", "%d/udp" % (port or 8472)))
-    for policy, egress in ((forward, "ANY"), (host, "HOST")):
-        wanted += [_Setting(policy, "ingress-zone", "ANY"), _Setting(policy, "egress-zone", egress)]
-        wanted += [_Setting(policy, "priority", "-1"), _Setting(policy, "target", "CONTINUE")]
-    return [str(setting) for setting in wanted]
+        held[_INPUT] = [("port", "%d/udp" % (port or 8472))]
+    for policy, egress in ((_FORWARD, "ANY"), (_INPUT, "HOST")):
+        if policy in held:
+            held[policy] += [("ingress-zone", "ANY"), ("egress-zone", egress)]
+            held[policy] += [("priority", "-1"), ("target", "CONTINUE")]
+    return [str(_Setting("policy " + policy, *item)) for policy, items in held.items() for item in items]
 
 
 def read() -> tuple[list[str], str]:

@@ -55,16 +55,9 @@ def _enabled() -> bool:
     return re.search(r"^ENABLED=[\"']?yes", _text(_CONF), re.MULTILINE | re.IGNORECASE) is not None
 
 
-def rules(
-    *, network: str, bridge: str, tunnel: str | None, backend: str, port: int | None, **_words: object
-) -> list[str]:
-    """What has to be there, in ufw's words.
-
-    Pods reach their node by the bridge and the tunnel; with host-gw they come by the underlay, from their addresses.
-    """
-    entries = ["in on %s " % name for name in (bridge, tunnel)] if tunnel else [""]
+def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:
+    """What has to be there, in ufw's words."""
     wanted = ["route allow from %s" % network, "route allow to %s" % network]
-    wanted += ["allow %sfrom %s" % (entry, network) for entry in entries]
     if backend == "ipip":
         wanted.append(_IPIP)
     elif backend == "vxlan":
