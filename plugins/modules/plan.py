@@ -49,8 +49,8 @@ notes:
   - "It reads these variables of the group, which must be the same on every host: C(overlay_network) (10.244.0.0/16),
     C(overlay_subnet_len) (24), C(overlay_subnet_min) and C(overlay_subnet_max) (the first addresses of the first and last
     subnet to be given out; a node that has another keeps it), C(overlay_backend) (V(ipip), V(vxlan) or V(host-gw)),
-    C(overlay_direct_routing) (false), C(overlay_mtu) (auto: the underlay's less the encapsulation), C(overlay_bridge) (cni0), C(overlay_tunnel)
-    (flannel.ipip, with vxlan flannel.VNI), C(overlay_vni) (1) and C(overlay_port) (8472) of vxlan, C(overlay_net_conf)
+    C(overlay_direct_routing) (false), C(overlay_mtu) (auto: the underlay's less the encapsulation), C(overlay_bridge)
+    (cni0), C(overlay_tunnel) (flannel.ipip, with vxlan flannel.VNI), C(overlay_vni) (1) and C(overlay_port) (8472) of vxlan, C(overlay_net_conf)
     (Flannel's net-conf.json as text, mapping or file, with C(Network), C(SubnetLen), C(SubnetMin), C(SubnetMax),
     C(EnableIPv4) (true), C(EnableIPv6) (false), C(EnableNFTables) (the rules are nftables always) and, under C(Backend),
     C(Type), C(DirectRouting), and of vxlan C(VNI), C(Port) and C(MTU); any other key is refused), C(overlay_leases_file)
