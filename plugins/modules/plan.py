@@ -50,11 +50,11 @@ notes:
     C(overlay_subnet_len) (24), C(overlay_subnet_min) and C(overlay_subnet_max) (the first addresses of the first and last
     subnet to be given out; a node that has another keeps it), C(overlay_backend) (V(ipip), V(vxlan) or V(host-gw)),
     C(overlay_direct_routing) (false), C(overlay_mtu) (auto: the underlay's less the encapsulation), C(overlay_bridge)
-    (cni0), C(overlay_tunnel) (flannel.ipip, with vxlan flannel.VNI), C(overlay_vni) (1) and C(overlay_port) (8472) of vxlan, C(overlay_net_conf)
-    (Flannel's net-conf.json as text, mapping or file, with C(Network), C(SubnetLen), C(SubnetMin), C(SubnetMax),
-    C(EnableIPv4) (true), C(EnableIPv6) (false), C(EnableNFTables) (the rules are nftables always) and, under C(Backend),
-    C(Type), C(DirectRouting), and of vxlan C(VNI), C(Port) and C(MTU); any other key is refused), C(overlay_leases_file)
-    (C(.overlay-leases.yml) in the inventory's folder, where relative paths start too)."
+    (cni0), C(overlay_tunnel) (flannel.ipip, with vxlan flannel.VNI), C(overlay_vni) (1) and C(overlay_port) (8472) of
+    vxlan, C(overlay_net_conf) (Flannel's net-conf.json as text, mapping or file, with C(Network), C(SubnetLen),
+    C(SubnetMin), C(SubnetMax), C(EnableIPv4) (true), C(EnableIPv6) (false), C(EnableNFTables) (the rules are nftables
+    always) and, under C(Backend), C(Type), C(DirectRouting), and of vxlan C(VNI), C(Port) and C(MTU); any other key is
+    refused), C(overlay_leases_file) (C(.overlay-leases.yml) in the inventory's folder, where relative paths start too)."
   - "What may pass, of the group too: C(overlay_masquerade) (true: pods reach what is outside of C(overlay_network) with their
     node's address), C(overlay_masquerade_nodes) (true: the nodes' own addresses too, as Flannel), C(overlay_no_masquerade)
     (networks that see pods' addresses), C(overlay_masquerade_random_fully) (true), C(overlay_trusted_sources) (hosts that are
