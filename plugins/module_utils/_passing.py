@@ -25,6 +25,7 @@ WITH_PORTS = ("tcp", "udp", "sctp")
 """The protocols that have ports."""
 PROTOCOLS = (*WITH_PORTS, "icmp")
 _MAPPING = re.compile(r"(?:([^:/]*):)?([0-9]+):([0-9]+)(?:/([^:/]*))?")
+_NOBODYS = {"127.0.0.0/8": "the loopback", "224.0.0.0/4": "multicast"}
 _ALLOW = ("to", "from", "network", "protocol", "ports")
 
 
@@ -88,8 +89,11 @@ def trusted_sources(raw: Any, tell: Tell) -> tuple[Mapping[str, Any], ...]:
 
 def _inner(value: Any) -> ipaddress.IPv4Network:
     network = network_of(value)
-    if network.is_loopback or network.is_multicast:
-        raise ValueError(f"{network} is no sender's; choose the networks behind it")
+    held = [f"{whose} ({text})" for text, whose in _NOBODYS.items() if network.overlaps(ipaddress.IPv4Network(text))]
+    if held:
+        raise ValueError(
+            f"{network} overlaps {' and '.join(held)}, which nobody sends from; name the networks behind it"
+        )
     return network
 
 

@@ -37,6 +37,7 @@ from ._shares import (
     pod_addresses,
     pods_of_no_subnet_yet,
     some,
+    trusted_as_nodes,
 )
 
 MOST_OBSTACLES = 20
@@ -59,11 +60,12 @@ class Plan:
 def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
     """What inventory and leases show to be wrong, before any host is contacted."""
     yield from inventory.mistakes
-    yield from _duplicates({node.name: node.public_ip for node in inventory.nodes.values() if node.public_ip})
+    public_ips = {node.name: node.public_ip for node in inventory.nodes.values() if node.public_ip}
+    yield from _duplicates(public_ips)
     if inventory.settings is None:
         return
     settings, known = inventory.settings, leases or Leases(inventory.settings.network)
-    mistakes = [*_underlay_inside(inventory.nodes, settings.network)]
+    mistakes = [*_underlay_inside(inventory.nodes, settings.network), *trusted_as_nodes(settings, public_ips)]
     subnets = claimed(inventory.nodes, settings, known, {}, mistakes)
     waiting = [name for name in inventory.nodes if name not in subnets and not kept_out(name, known)]
     whole = dataclasses.replace(settings, subnet_min=None, subnet_max=None)  # a host may carry one outside of these
@@ -165,6 +167,7 @@ def plan(
         )
     public_ips = {name: lease.public_ip for name, lease in new.items() if lease.public_ip}
     mistakes += [line for line in _duplicates(public_ips) if line not in mistakes]
+    mistakes += trusted_as_nodes(settings, public_ips)
     if settings.backend == "host-gw":
         mistakes += off_link(underlays, public_ips)
     if mistakes:

@@ -96,6 +96,19 @@ def _trusted_inside(settings: Settings, subnets: Mapping[str, Network]) -> Itera
                 )
 
 
+def trusted_as_nodes(settings: Settings, public_ips: Mapping[str, str]) -> Iterator[str]:
+    """Nodes as which a trusted source could send: what has a node's own address is let in, and answered, as the node's."""
+    trusted = [(source["address"], text, *_span(Network(text))) for source, text in _trusted(settings)]
+    for name, public_ip in public_ips.items() if trusted else ():
+        value = int(ipaddress.IPv4Address(public_ip))
+        for address, text, start, end in trusted:
+            if start <= value < end:
+                yield (
+                    f"{name}: overlay_trusted_sources: what {address} may send from, {text}, includes {public_ip}, the node's own "
+                    "overlay_public_ip; take it out there"
+                )
+
+
 def _trusted(settings: Settings) -> list[tuple[Mapping[str, Any], str]]:
     return [(source, subnet) for source in settings.trusted_sources for subnet in source["subnets"]]
 

@@ -168,6 +168,24 @@ def test_networks_are_made_ready_for_a_set() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("subnet", "of"),
+    [
+        ("127.0.0.1", "the loopback (127.0.0.0/8)"),
+        ("126.0.0.0/7", "the loopback (127.0.0.0/8)"),
+        ("239.1.0.0/16", "multicast (224.0.0.0/4)"),
+        ("192.0.0.0/2", "multicast (224.0.0.0/4)"),
+        ("0.0.0.0/0", "the loopback (127.0.0.0/8) and multicast (224.0.0.0/4)"),
+    ],
+)
+def test_a_trusted_source_sends_from_no_loopback_and_no_group(subnet: str, of: str) -> None:
+    trusted = [{"address": "203.0.113.9", "subnets": [subnet, "10.250.0.0/24"]}]
+    said = f"{IPv4Network(subnet)} overlaps {of}, which nobody sends from; name the networks behind it"
+    assert read(overlay_trusted_sources=trusted).mistakes == (
+        f"overlay: overlay_trusted_sources: [0]: subnets: {said}",
+    )
+
+
 def test_a_policy_is_read_into_what_a_document_has() -> None:
     rule = {"to": "db", "from": "web", "protocol": "tcp", "ports": [5432, "8000-8100", "8050-8200", "5432"]}
     inventory = with_pods(
@@ -236,7 +254,10 @@ def test_a_rules_ports_stay_the_same_and_do_not_overlap(ranges: list[tuple[int, 
         (
             {"overlay_trusted_sources": [{"address": "203.0.113.9", "subnets": ["127.0.0.0/8", "10.0.0.0/8"]}]},
             [
-                "overlay_trusted_sources: [0]: subnets: 127.0.0.0/8 is no sender's; choose the networks behind it",
+                (
+                    "overlay_trusted_sources: [0]: subnets: 127.0.0.0/8 overlaps the loopback (127.0.0.0/8), which nobody sends "
+                    "from; name the networks behind it"
+                ),
                 (
                     "overlay_trusted_sources: 203.0.113.9: 10.0.0.0/8 has all of overlay_network in it, "
                     "so it could send as any pod; name the networks behind it"

@@ -50,6 +50,7 @@ def test_a_documents_firewall_says_all_that_may_pass() -> None:
     }
     assert document(**own)["firewall"] == {
         "backend": "ipip",
+        "direct_routing": False,
         "bridge": "cni0",
         "network": "10.244.0.0/16",
         "subnet": "10.244.0.0/24",
@@ -312,6 +313,19 @@ def test_a_trusted_source_has_no_nodes_subnet() -> None:
             "take it out there, or give the node another overlay_subnet"
         )
     ]
+
+
+@pytest.mark.parametrize("backend", ["ipip", "vxlan"])
+def test_a_trusted_source_does_not_send_as_a_node_itself(backend: str) -> None:
+    trusted = [{"address": "203.0.113.9", "subnets": ["10.250.0.0/24", "172.16.0.2"]}]
+    variables = fleet.variables(3, overlay_trusted_sources=trusted, overlay_backend=backend)
+    line = (
+        "node2: overlay_trusted_sources: what 203.0.113.9 may send from, 172.16.0.2/32, includes 172.16.0.2, the node's own "
+        "overlay_public_ip; take it out there"
+    )
+    assert list(_plan.judge(_inventory.read("overlay", variables), None)) == [line]
+    del variables["node2"]["overlay_public_ip"]
+    assert mistakes(variables) == [line]  # known once the host was looked at
 
 
 def test_pods_have_the_first_quarter_where_others_have_theirs() -> None:
