@@ -66,18 +66,26 @@ def variables_of(raw: Any, group: str, mistakes: list[str], warnings: list[str])
             )
             return {}
     conf = {str(key): value for key, value in raw.items()} if isinstance(raw, Mapping) else {}
-    backends = [value for key, value in conf.items() if key.lower() == "backend"]
-    if not isinstance(raw, Mapping) or not all(isinstance(backend, Mapping) for backend in backends):
+    backends = {key: value for key, value in conf.items() if key.lower() == "backend"}
+    if not isinstance(raw, Mapping) or not all(isinstance(backend, Mapping) for backend in backends.values()):
         mistakes.append(
             f"{group}: overlay_net_conf: {raw!r} is no net-conf.json; it is a mapping, and so is its Backend"
         )
         return {}
-    flat = {key: value for key, value in conf.items() if key.lower() != "backend"}
-    for backend in backends:
-        flat.update({f"Backend.{key}": value for key, value in backend.items()})
+    flat = {key: value for key, value in conf.items() if key not in backends}
+    flat.update((f"{name}.{key}", value) for name, backend in backends.items() for key, value in backend.items())
     kind = next((str(value).lower() for key, value in flat.items() if key.lower() == "backend.type"), "")
     variables: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
     for key, value in flat.items():
+        first = spelled.setdefault(key.lower(), key)
+        if flat[first] != value:
+            mistakes.append(
+                f"{group}: overlay_net_conf: {key}: {value!r} contradicts {first}, which says {flat[first]!r}; "
+                "Flannel takes them for one key, so keep one of them"
+            )
+        if first != key:
+            continue
         try:
             variables.update(_variable(key, value, kind))
         except ValueError as error:

@@ -395,6 +395,37 @@ def test_what_net_conf_may_not_say_is_named(conf: dict[str, Any], line: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        (
+            {"Network": "10.10.0.0/16", "network": "10.11.0.0/16"},
+            "network: '10.11.0.0/16' contradicts Network, which says '10.10.0.0/16'",
+        ),
+        (
+            '{"SubnetLen": 24, "Network": "10.10.0.0/16", "SUBNETLEN": 25}',
+            "SUBNETLEN: 25 contradicts SubnetLen, which says 24",
+        ),
+        (
+            {"Backend": {"Type": "vxlan", "VNI": 1, "vni": 2}},
+            "Backend.vni: 2 contradicts Backend.VNI, which says 1",
+        ),
+        (
+            {"Backend": {"Type": "vxlan"}, "backend": {"Type": "ipip"}},
+            "backend.Type: 'ipip' contradicts Backend.Type, which says 'vxlan'",
+        ),
+    ],
+)
+def test_one_key_of_net_conf_in_two_spellings_has_one_value(conf: Any, said: str) -> None:
+    line = f"overlay: overlay_net_conf: {said}; Flannel takes them for one key, so keep one of them"
+    assert read(overlay_net_conf=conf).mistakes == (line,)
+
+
+def test_the_same_value_in_two_spellings_is_no_mistake() -> None:
+    twice = {**WHOLE, "network": WHOLE["Network"], "backend": WHOLE["Backend"]}
+    assert settings(overlay_net_conf=twice) == settings(overlay_net_conf=WHOLE)
+
+
+@pytest.mark.parametrize(
     ("group", "line"),
     [
         (
