@@ -37,7 +37,8 @@ test: system .cache/importer/.done build ## every gate, virtual machines include
 build: $(VENV) ## the artifact, in .cache
 	@ansible-galaxy collection build --force --output-path .cache >.cache/build.log 2>&1 || { cat .cache/build.log; exit 1; }
 
-soak: $(VENV) ## unit and kernel tests over and over for MINUTES=30, each round with new examples
+soak: system $(VENV) ## all tests that need IPIP, then unit and kernel tests for MINUTES=30, each round with new examples
+	@SOAK=1 tests/gates/kernel-ipip
 	@end=$$(($$(date +%s) + $(MINUTES) * 60)); \
 	while [ $$(date +%s) -lt $$end ]; do HYPOTHESIS_PROFILE=soak pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
 

@@ -276,6 +276,7 @@ def owner(address: str) -> str:
     return {"198.51.100.11": "node1", "198.51.100.111": "node1", "198.51.100.12": "node2"}.get(address, "stranger")
 
 
+@pytest.mark.soak_on_ipip
 @pytest.mark.parametrize("way", [pytest.param(way, id=way.name) for way in WAYS])
 def test_a_connection_comes_to_whom_the_walk_says_and_as_whose(fleet: tuple[str, dict[str, Host]], way: Way) -> None:
     backend, hosts = fleet
@@ -323,6 +324,7 @@ def grouped(name: str) -> dict[str, Any]:
     return {"pods": pods, "policy": POLICY, "groups": GROUPS}
 
 
+@pytest.mark.soak_on_ipip
 @pytest.mark.parametrize("netfilter", ["0", "1"])
 @pytest.mark.parametrize(
     ("opens", "source", "target", "port", "takes", "told"),
