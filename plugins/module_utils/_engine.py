@@ -355,14 +355,12 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, observed: State) ->
     if not raw.get("network"):
         return {}
     clause = _firewall_clause.read(raw)
-    words: dict[str, Any] = {
-        "network": clause.network,
-        "bridge": clause.bridge,
-        "tunnel": clause.tunnel,
-        "backend": clause.backend,
-        "port": clause.port,
-    }
-    return state_of([_foreign.wanted(program, owner, **words) for program in _foreign.active()])
+    return state_of(
+        [
+            _foreign.wanted(program, owner, network=clause.network, backend=clause.backend, port=clause.port)
+            for program in _foreign.active()
+        ]
+    )
 
 
 def _carry_out(

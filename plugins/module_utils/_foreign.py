@@ -26,13 +26,13 @@ def active() -> list[str]:
     return [program for program, module in _PROGRAMS.items() if module.active()]
 
 
-def wanted(program: str, owner: str, *, network: object, backend: str, port: int | None, **_others: object) -> Accept:
+def wanted(program: str, owner: str, *, network: str, backend: str, port: int | None) -> Accept:
     """What *program* has to let pass: the network both ways, and to this node the tunnel's packets.
 
     What pods send to the node itself is the operator's to let in, as it is with Flannel.
     """
-    words = {"network": str(network), "backend": backend, "port": port}
-    return Accept(program, tuple(sorted(_PROGRAMS[program].rules(**words))), owner)
+    rules = _PROGRAMS[program].rules(network=network, backend=backend, port=port)
+    return Accept(program, tuple(sorted(rules)), owner)
 
 
 def read() -> Iterator[Accept]:

@@ -104,6 +104,8 @@ def test_all_that_is_forwarded_passes_and_teardown_leaves_the_program_as_it_was(
             assert program.state(node1) == made
 
         assert not converge(hosts, backend, firewall={})["node1"]["changed"]
+        as_it_is = node1.module("topology_info")["document"]
+        assert not node1.module("topology", document=as_it_is)["changed"]
         node1.module("topology", name="overlay", state="absent")
         after = program.state(node1)
         assert after == (before if program.name != "docker" else before.replace("-A DOCKER-USER -j RETURN\n", ""))
