@@ -120,7 +120,7 @@ def read() -> tuple[list[str], str]:
 
 def write(owner: str, rules: Iterable[str]) -> None:
     """Make our policies hold this."""
-    wanted = [_Setting(place, *rest.split(" ", 1)) for place, _, rest in (rule.partition(": ") for rule in rules)]
+    wanted = [_Setting(place, *rest.split(" ", 1)) for place, _colon, rest in (rule.partition(": ") for rule in rules)]
     for policy in _ABOUT:
         if os.path.exists(_path(policy)) and not _stored(policy)[1]:
             text = "%s is there and not ours: rename that policy, or remove it" % _path(policy)
@@ -179,11 +179,10 @@ def _words(element: ET.Element) -> tuple[str, str]:
 def _xml(setting: _Setting) -> str:
     """A setting as an element of a policy's file."""
     if setting.option == "rich-rule":
-        match = _RULE.fullmatch(setting.value)
-        assert match, setting  # noqa: S101 - of our own rules
-        return '<rule family="ipv4"><%s address=%s/><accept/></rule>' % (match[1], quoteattr(match[2]))
+        side, address = _RULE.fullmatch(setting.value).groups()  # type: ignore[union-attr]  # it is of our own making
+        return '<rule family="ipv4"><%s address=%s/><accept/></rule>' % (side, quoteattr(address))
     if setting.option == "port":
-        port, _, protocol = setting.value.partition("/")
+        port, _slash, protocol = setting.value.partition("/")
         return "<port port=%s protocol=%s/>" % (quoteattr(port), quoteattr(protocol))
     key = "value" if setting.option == "protocol" else "name"
     return "<%s %s=%s/>" % (setting.option, key, quoteattr(setting.value))
@@ -230,7 +229,7 @@ def _listed(kind: str, plural: str) -> Iterator[_Setting]:
         elif line.startswith("\t"):
             yield _Setting(place, option, line.strip())
         else:
-            name, _, values = line.strip().partition(":")
+            name, _colon, values = line.strip().partition(":")
             option = _LISTS.get(name, name)
             if name in _LISTS:
                 yield from (_Setting(place, option, value) for value in values.split())

@@ -169,12 +169,12 @@ def _rule(fields: list[str]) -> _Rule:
             owner = comment[len(ALIAS_PREFIX) :]
     action, protocol, dport, dst, sport, src = fields[:6]
     routed = action.startswith("route:")
-    verb, _, logged = action.replace("route:", "").partition("_")
+    verb, _line, logged = action.replace("route:", "").partition("_")
     words = ["route", verb] if routed else [verb]
     live = ["-A", "ufw-user-forward" if routed else "ufw-user-input"]
     sides: list[str] = []
     for field in fields[-1].split("!"):
-        side, _, interface = field.partition("_")
+        side, _line, interface = field.partition("_")
         if interface:
             words += [side, "on", interface]
             sides += ["-i" if side == "in" else "-o", interface]

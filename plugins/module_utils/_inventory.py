@@ -300,7 +300,7 @@ def _port_mistakes(node: Node, settings: Settings | None) -> Iterator[str]:
             where = f"{node.name}: overlay_pods: {pod.name}: {mapping}"
             owners = taken.setdefault((mapping.protocol, mapping.host_port), {})
             if owners and (mapping.host_address is None or None in owners or mapping.host_address in owners):
-                other = owners.get(mapping.host_address) or owners.get(None) or next(iter(owners.values()))
+                other = owners.get(mapping.host_address) or owners.get(None) or min(owners.values())
                 yield f"{where}: the port goes to {other} already; choose another host port or address"
             owners[mapping.host_address] = pod.name
             tunnel = settings and settings.backend == "vxlan" and ("udp", settings.port)

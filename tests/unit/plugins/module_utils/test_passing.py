@@ -231,7 +231,7 @@ def test_other_listeners_are_not_in_the_way() -> None:
 def test_a_mapping_is_of_an_address_that_the_host_has() -> None:
     ports = ["127.0.0.53:53:53/udp", "172.16.0.1:53:53", "172.16.0.2:80:80", "10.244.0.1:81:80"]
     assert answered(overlay_pods=[{"name": "web", "ports": ports}]) == [
-        f"node1: overlay_pods: web: {mapping}: {mapping.split(':')[0]} is not an address of the host; "
+        f"node1: overlay_pods: web: {mapping}: {mapping.split(':', maxsplit=1)[0]} is not an address of the host; "
         "it has 172.16.0.1 (eth1), or leave it out for any"
         for mapping in ("172.16.0.2:80:80/tcp", "10.244.0.1:81:80/tcp")
     ]
