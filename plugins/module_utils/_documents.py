@@ -33,6 +33,8 @@ def document_of(
             "address": mac_of(gateway),
             "mtu": lease.mtu,
             "addresses": [f"{gateway}/{length}"],
+            # Frames to LLDP's address and its like meet no rule; their sources, which may be another pod's, are not learned.
+            "bridge": {"no_linklocal_learn": True},
         }
     ]
     links += filter(None, [_tunnel(settings, lease, underlay)])

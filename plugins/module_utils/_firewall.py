@@ -33,6 +33,9 @@ LONGEST_COMMENT = 128
 _IPIP, _MPLS = 4, 137  # IANA's protocol numbers
 _MASQUERADED_ELSEWHERE = 0x4000
 """The mark by which kube-proxy says that it masquerades a packet itself; Flannel leaves such packets alone."""
+_ARP = 0x0806  # an Ethernet type
+_VLAN_IDS = (("ll", 112), ("nh", 0))
+"""Where the VLAN of the first tag stands, and that of the second."""
 _VXLAN_VNI = {"payload": {"base": "th", "offset": 96, "len": 24}}
 """The network identifier behind the UDP header (8 bytes) and VXLAN's flags (4): RFC 7348."""
 
@@ -266,12 +269,13 @@ def _forward(made: _Tables, clause: Clause) -> None:
             packed,
             *_COUNTED_DROP,
         )
-        if not clause.direct_routing:  # a pod of another node that asks for a mapped port comes unpacked
+        if not clause.direct_routing:  # unmasqueraded, a pod of another node that asks for a mapped port comes unpacked
             elsewhere = _meta("iifname", {"set": [clause.bridge, clause.tunnel]}, "!=")
-            unmapped = _match({"&": [_CT_STATUS, "dnat"]}, 0)
+            keeping = any(_keeps_source(clause.masquerade, address) for address in clause.nodes)
+            unmapped = [_match({"&": [_CT_STATUS, "dnat"]}, 0)] if keeping else []
             of_pods = _match(_SADDR, _prefix(clause.network))
             purpose = "pods' addresses come by %s only" % clause.tunnel
-            made.rule("forward", purpose, elsewhere, to_pods, of_pods, unmapped, *_COUNTED_DROP)
+            made.rule("forward", purpose, elsewhere, to_pods, of_pods, *unmapped, *_COUNTED_DROP)
     if clause.policy is not None:
         known = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
         made.rule("forward", "what was let in is answered", to_pods, known, _ACCEPT)
@@ -431,6 +435,22 @@ def _taken(made: _Tables, clause: Clause) -> None:
     for field, of_pods in ((_SADDR, "@taken"), (_payload("arp", "saddr ip"), "@taken"), (_SOURCE_MAC, "@taken_macs")):
         purpose = "containers use no pod's address, nor the gateway's"
         made.rule("prerouting", purpose, others, _match(field, of_pods), *_COUNTED_DROP)
+    elsewhere = _match(_SADDR, _prefix(clause.subnet), "!=")
+    to_pods = _match(_payload("ether", "daddr"), "@taken_macs")
+    made.rule("prerouting", "containers send from %s only" % clause.subnet, others, to_pods, elsewhere, *_COUNTED_DROP)
+    # A host takes off all tags of VLAN 0, and looks into what is below. There is no telling the bridge, so this is narrow:
+    # another bridge's VLANs and those in VLANs pass.
+    network = ipaddress.IPv4Network(clause.subnet)
+    of_subnet = _match(_bits("nh", 112, 32, int(network.netmask)), int(network.network_address))
+    tagged_arp = _match({"payload": {"base": "ll", "offset": 128, "len": 16}}, _ARP)
+    not_ip = _meta("protocol", "ip", "!=")
+    made.rule("prerouting", "nor ARP in a VLAN", others, not_ip, tagged_arp, of_subnet, *_COUNTED_DROP)
+    twice = [_meta("protocol", {"set": ["8021q", "8021ad"]}), *(_match(_bits(*at, 16, 0x0FFF), 0) for at in _VLAN_IDS)]
+    made.rule("prerouting", "nor anything in no VLAN twice", others, *twice, *_COUNTED_DROP)
+
+
+def _bits(base: str, offset: int, length: int, mask: int) -> Json:
+    return {"&": [{"payload": {"base": base, "offset": offset, "len": length}}, mask]}
 
 
 def _antispoof(made: _Tables) -> None:

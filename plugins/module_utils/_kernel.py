@@ -383,6 +383,7 @@ _BRIDGE = {
     "max_age": "IFLA_BR_MAX_AGE",
     "priority": "IFLA_BR_PRIORITY",
     "vlan_filtering": "IFLA_BR_VLAN_FILTERING",
+    "no_linklocal_learn": "IFLA_BR_MULTI_BOOLOPT",
 }
 _IPIP = {
     "mode": "IFLA_IPIP_PROTO",
@@ -408,7 +409,8 @@ _PORT = {
     "cost": "IFLA_BRPORT_COST",
 }
 _OPTION_NAMES = {Bridge: _BRIDGE, Ipip: _IPIP, Vxlan: _VXLAN}
-_ISOLATED_TYPE = 33  # linux/if_link.h: IFLA_BRPORT_ISOLATED
+_ISOLATED_TYPE, _BOOLOPT_TYPE = 33, 46  # linux/if_link.h: IFLA_BRPORT_ISOLATED, IFLA_BR_MULTI_BOOLOPT
+_BOOLOPT = struct.Struct("=II")  # linux/if_bridge.h: br_boolopt_multi, values and mask; bit 0 is BR_BOOLOPT_NO_LL_LEARN
 
 
 class Kernel:
@@ -420,7 +422,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self._ifinfmsg, self._ifaddrmsg, self._ndmsg = _message_types()
-        _teach_isolated(self._ifinfmsg)
+        _teach(self._ifinfmsg)
         self._fds = {"": os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
         self._sockets: dict[str, _Socket] = {}
         self._index: dict[tuple[str, str], int] = {}
@@ -578,6 +580,8 @@ class Kernel:
         if part is Bridge:
             values.update({name: (values[name] or 0) // 100 for name in _BRIDGE_TIMES})
             values.update({name: bool(values[name]) for name in ("stp", "vlan_filtering")})
+            told = values["no_linklocal_learn"]  # before Linux 4.20 nothing is, and counts as what is wanted
+            values["no_linklocal_learn"] = told is None or bool(_BOOLOPT.unpack(told)[0] & 1)
         elif part is Ipip:
             values.update(
                 {
@@ -946,10 +950,13 @@ class Kernel:
         for name, value in asdict(options).items():
             if value in (None, "", same.get(name)) or (name, value) in (("local", "0.0.0.0"), ("remote", "0.0.0.0")):
                 continue
+            raw: Any
             if name == "link":
                 raw = self._index_of(link.namespace, value)
             elif name in _BRIDGE_TIMES:
                 raw = value * 100
+            elif name == "no_linklocal_learn":
+                raw = _BOOLOPT.pack(int(value), 1)
             else:
                 raw = int(value) if isinstance(value, bool) else value
             attributes.append((_OPTION_NAMES[type(options)][name], raw))
@@ -1072,13 +1079,16 @@ def _name_namespace(source: str, path: str) -> None:
         raise
 
 
-def _teach_isolated(message: Any) -> None:
-    """pyroute2 0.7.2 ends its list of port attributes before IFLA_BRPORT_ISOLATED."""
-    port = message.ifinfo.bridge_slave_data if hasattr(message.ifinfo, "bridge_slave_data") else None
-    if port is not None and all(name != "IFLA_BRPORT_ISOLATED" for name, *_rest in port.nla_map):
-        known = len(port.nla_map)
-        fill = tuple(("IFLA_BRPORT_UNNAMED_%d" % number, "hex") for number in range(known, _ISOLATED_TYPE))
-        port.nla_map = (*port.nla_map, *fill, ("IFLA_BRPORT_ISOLATED", "uint8"))
+def _teach(message: Any) -> None:
+    """pyroute2 ends its lists of attributes early: of ports in 0.7.2, of bridges in 0.9.7 too."""
+    for part, name, number, form in (
+        ("bridge_slave_data", "IFLA_BRPORT_ISOLATED", _ISOLATED_TYPE, "uint8"),
+        ("bridge_data", "IFLA_BR_MULTI_BOOLOPT", _BOOLOPT_TYPE, "cdata"),
+    ):
+        known = getattr(message.ifinfo, part).nla_map
+        if all(known_name != name for known_name, *_rest in known):
+            fill = tuple(("%s_BEFORE_%d" % (name, other), "hex") for other in range(len(known), number))
+            getattr(message.ifinfo, part).nla_map = (*known, *fill, (name, form))
 
 
 def _owner(alias: str | None) -> str:

@@ -113,6 +113,7 @@ class Bridge:
     max_age: int | None = None
     priority: int | None = None
     vlan_filtering: bool | None = None
+    no_linklocal_learn: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -579,6 +580,7 @@ _PART_READERS: dict[type[Any], dict[str, Reader]] = {
         "max_age": number(6, 40),
         "priority": number(0, 65535),
         "vlan_filtering": flag,
+        "no_linklocal_learn": flag,
     },
     Ipip: {
         "mode": number(0, 255, TUNNEL_MODES),

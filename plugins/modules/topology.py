@@ -57,7 +57,8 @@ options:
           - Interfaces. Each has C(name), C(kind) (V(bridge), V(veth), V(ipip) or V(vxlan)), and may have C(namespace), C(up), C(mtu),
             C(address) (the MAC), C(master), C(addresses), C(port) (C(hairpin), C(isolated), C(learning), C(priority), C(cost)).
           - A V(veth) has C(peer) with the same keys. The others have their options under the name of their kind,
-            C(bridge) (C(stp), C(ageing_time), C(forward_delay), C(hello_time), C(max_age), C(priority), C(vlan_filtering)),
+            C(bridge) (C(stp), C(ageing_time), C(forward_delay), C(hello_time), C(max_age), C(priority), C(vlan_filtering),
+            C(no_linklocal_learn)),
             C(ipip) (C(mode), C(local), C(remote), C(ttl), C(tos), C(pmtudisc), C(link)),
             C(vxlan) (C(id), C(local), C(link), C(port), C(learning)).
           - C(external=true) names a link that is only referred to. It must be there and is never changed.

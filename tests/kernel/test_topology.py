@@ -500,3 +500,32 @@ def test_hosts_made_alike_in_namespaces_keep_their_own_pods(host: Host, twice: T
     ends = host.module("topology_info", name="twins")["document"]["links"]
     found = {(end.get("namespace"), end["name"]): (end["peer"].get("namespace"), end["peer"]["name"]) for end in ends}
     assert {place: peer for (place, _name), (peer, _other) in found.items()} in (pods, {b: a for a, b in pods.items()})
+
+
+def test_a_bridge_that_learns_nothing_from_link_local_frames(host: Host) -> None:
+    def off() -> bool:
+        (link,) = host.json("ip -j -d link show cni0")
+        return bool(link["linkinfo"]["info_data"]["no_linklocal_learn"])
+
+    def made(**options: Any) -> dict[str, Any]:
+        return host.module("topology", document={"links": [{"name": "cni0", "kind": "bridge", "bridge": options}]})
+
+    assert made()["changed"]
+    assert not off()
+    assert made(no_linklocal_learn=True)["operations"] == ["change link cni0 kind bridge up " + _words(host)]
+    assert off()
+    assert not made(no_linklocal_learn=True)["changed"]
+    host.module("topology", state="absent")
+    made(no_linklocal_learn=True)
+    assert off()
+    assert not host.module("topology", document=host.module("topology_info")["document"])["changed"]
+
+
+def _words(host: Host) -> str:
+    """The rest of what is told of the bridge."""
+    told = host.module("topology_info")["document"]["links"][0]
+    mac = told["address"]
+    return (
+        f"mtu {told['mtu']} address {mac} stp off ageing_time 300 forward_delay 15 hello_time 2 max_age 20 "
+        "priority 32768 vlan_filtering off no_linklocal_learn on"
+    )
