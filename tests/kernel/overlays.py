@@ -89,7 +89,14 @@ def document(
     node, mtu, tunnel = nodes[name], MTUS[backend], TUNNELS[backend]
     subnet = node["subnet"].removesuffix("0/24")
     links: list[dict[str, Any]] = [
-        {"name": "cni0", "kind": "bridge", "mtu": mtu, "address": mac(f"{subnet}1"), "addresses": [f"{subnet}1/24"]}
+        {
+            "name": "cni0",
+            "kind": "bridge",
+            "mtu": mtu,
+            "address": mac(f"{subnet}1"),
+            "addresses": [f"{subnet}1/24"],
+            "bridge": {"no_linklocal_learn": True},
+        }
     ]
     local = {"local": node["public_ip"]}
     if backend == "ipip":
