@@ -195,7 +195,7 @@ def test_a_live_pair_changes_its_backend(
     assert pinged(hosts["node1"], "web", DB2) == 3
     ping = hosts["node1"].popen("ip", "netns", "exec", "web", "ping", "-q", "-i", "0.02", "-W", "1", DB2)
     start = time.monotonic()
-    converge(hosts, new, firewall={})
+    done = converge(hosts, new, firewall={})
     seconds = time.monotonic() - start
     time.sleep(0.2)
     ping.send_signal(signal.SIGINT)
@@ -217,3 +217,13 @@ def test_a_live_pair_changes_its_backend(
     for source, address in (("node1", DB2), ("node2", WEB1)):
         assert pinged(hosts[source], "db", address, "-M", "do", "-s", str(MTUS[new] - 28)) == 3
     assert converge(hosts, new, firewall={}, on=["node1"])["node1"]["operations"] == []
+    for answer in done.values():
+        assert_always_guarded(answer["operations"], old, new)
+
+
+def assert_always_guarded(operations: list[str], old: str, new: str) -> None:
+    """The firewall knows one tunnel: the old one goes before it changes, and the new one comes after."""
+    steps = [f"delete link {TUNNELS[old]} ", "change firewall ", f"add link {TUNNELS[new]} "]
+    wanted = [step for step in steps if " None " not in step]
+    found = [step for text in operations for step in steps if text.startswith(step)]
+    assert found == wanted

@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 
 from tests.kernel.attacks import (
+    AT_LOOPBACK,
+    AT_NODE,
+    BOX,
+    DB1,
+    DB2,
     FRIEND,
+    GATEWAY,
+    IPV4,
     IPV6,
+    LOOPBACK,
+    MAPPED,
     NODE1,
     NODE2,
     PORT,
@@ -27,25 +36,34 @@ from tests.kernel.attacks import (
     Attack,
     Outcome,
     arrived,
+    at_loopback,
     drops,
     fragments,
     frame,
+    from_a_container,
     from_a_pod,
     from_outside,
     inner,
     ip,
     ipv6,
+    isolated,
     outcomes,
+    send_frames,
     spoofed,
     target,
+    to_a_mapped_port,
     udp,
+    unpacked,
     wrapped,
 )
 from tests.kernel.hosts import Host
-from tests.kernel.overlays import MTUS, NODES, TABLE, TUNNELS, document, vtep
+from tests.kernel.overlays import MTUS, NODES, TABLE, TUNNELS, clause, converge, document, mac, vtep
 
 IPIP = pytest.mark.ipip
 BACKENDS = [pytest.param("ipip", marks=IPIP), "vxlan"]
+UNPACKED = [pytest.param("ipip", True, marks=IPIP), ("vxlan", True), ("host-gw", False)]
+"""Backends, and whether with direct routing, where packets between pods are not in a tunnel."""
+LLDP = 0x88CC
 Standing = tuple[str, dict[str, Host]]
 Fleets = Callable[[str], dict[str, Host]]
 BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
@@ -93,11 +111,14 @@ def each(make: Callable[[str], Iterator[Attack]]) -> pytest.MarkDecorator:
 
 def outside_and_pods(backend: str) -> Iterator[Attack]:
     yield from from_outside(backend)
+    yield from unpacked()
+    yield from at_loopback(backend)
     yield from from_a_pod(backend)
 
 
 def pretending(_backend: str) -> Iterator[Attack]:
     yield from spoofed()
+    yield from from_a_container()
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +140,15 @@ def test_what_reaches_a_pod_without_the_guard_does_not_with_it(standing: Standin
 
 
 @each(pretending)
-def test_a_pod_is_nobody_else(standing: Standing, tried: Any, attack: Attack, bridged: str) -> None:
+def test_on_the_bridge_nobody_is_a_pod_but_itself(standing: Standing, tried: Any, attack: Attack, bridged: str) -> None:
     seen = tried(pretending, standing[0], bridged)[attack.name]
     assert (seen.without, seen.guarded) == (1, 0)
     assert sum(seen.dropped.values()) >= 1
 
 
 def sound(backend: str) -> Iterator[Attack]:
-    """What members and trusted sources may send."""
-    member, friend = ("node2", ""), ("friend", "")
+    """What members, trusted sources, containers and those who ask for a mapped port may send."""
+    member, friend, box, gateway = ("node2", ""), ("friend", ""), ("node1", "box"), mac(GATEWAY)
     plain = wrapped(backend, NODE2, inner(WEB2))
     yield Attack("from a pod", [plain], member)
     yield Attack("outer in fragments", fragments(plain), member)
@@ -136,6 +157,17 @@ def sound(backend: str) -> Iterator[Attack]:
     yield Attack("inner in fragments", [wrapped(backend, NODE2, part) for part in fragments(inner(WEB2))], member)
     yield Attack("from the far tunnel's own address", [wrapped(backend, NODE2, inner("10.244.1.0"))], member)
     yield Attack("from a trusted source", [wrapped(backend, FRIEND, inner("10.250.0.9"))], friend)
+    yield Attack("of the node's loopback", [ip(LOOPBACK, LOOPBACK, UDP, udp(TOKEN, AT_LOOPBACK))], ("node1", ""))
+    yield Attack("to a mapped port", [ip(STRANGER, NODE1, UDP, udp(TOKEN, AT_NODE))])
+    yield Attack(
+        "of a pod to a mapped port of another node", [ip(DB2, NODE1, UDP, udp(TOKEN, AT_NODE))], ("node2", "db")
+    )
+    yield Attack(
+        "of a pod to a mapped port, by the bridge", [ip(DB2, GATEWAY, UDP, udp(TOKEN, AT_NODE))], ("node2", "db")
+    )
+    for where, pod, to, by in (("its neighbour", "node1", DB1, mac(DB1)), ("another node", "node2", DB2, gateway)):
+        content = frame(mac(BOX), by, IPV4, inner(BOX, to))
+        yield Attack(f"of a container to {where}", [content], box, (pod, "db"), frames=True)
 
 
 @each(sound)
@@ -144,6 +176,70 @@ def test_what_may_pass_passes(standing: Standing, attack: Attack) -> None:
     before = drops(hosts["node1"])
     assert arrived(hosts, attack) == 1
     assert drops(hosts["node1"]) == before
+
+
+def test_a_pod_of_another_node_asks_for_a_mapped_port_under_its_own_address(standing: Standing) -> None:
+    """Without masquerade to nodes it comes unpacked: to the guard, it looks like anybody's on the underlay."""
+    backend, hosts = standing
+    name = "of a pod to a mapped port of another node"
+    attack = next(attack for attack in sound(backend) if attack.name == name)
+
+    def other(node: str) -> dict[str, Any]:
+        mine = clause(node, backend)["masquerade"] | {"nodes": False}
+        return {**walls(node), "masquerade": mine}
+
+    def walls(node: str) -> dict[str, Any]:
+        return {"trusted_sources": TRUSTED, "ports": MAPPED if node == "node1" else []}
+
+    converge(hosts, backend, firewall=other)
+    try:
+        assert arrived(hosts, attack) == 1
+    finally:
+        converge(hosts, backend, firewall=walls)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_group_has_no_friends_outside_the_tunnel(backend: str) -> None:
+    with target(backend, isolated) as hosts:
+        seen = outcomes(hosts, [*unpacked(), to_a_mapped_port()])
+        assert {name: (found.without, found.guarded) for name, found in seen.items()} == dict.fromkeys(seen, (1, 0))
+
+
+@pytest.mark.parametrize(("backend", "direct"), UNPACKED)
+def test_where_pods_packets_come_unpacked_those_of_other_nodes_can_be_anybodys(backend: str, direct: bool) -> None:
+    """And no others, and nobody else's loopback."""
+    with target(backend, isolated, direct_routing=direct) as hosts:
+        seen = outcomes(hosts, [*unpacked(), *at_loopback("host-gw")])  # nothing in a tunnel
+        passed = {name for name, found in seen.items() if found.guarded}
+        assert {found.without for found in seen.values()} == {1}
+        assert passed == {name for name in seen if name.startswith("no tunnel, source a pod of another node")}
+
+
+def test_a_node_without_pods_of_its_own_has_containers_that_are_no_gateway() -> None:
+    """Whatever is on the bridge is somebody else's then: web and db too."""
+    with target("vxlan", {"pods": [], "ports": []}) as hosts:
+        seen = outcomes(hosts, [attack for attack in from_a_container() if "gateway" in attack.name])
+        assert len(seen) > 4
+        assert {name: (found.without, found.guarded) for name, found in seen.items()} == dict.fromkeys(seen, (1, 0))
+        before = drops(hosts["node1"])
+        for attack in sound("vxlan"):
+            if "container" in attack.name:
+                assert arrived(hosts, attack) == 1
+        assert " 0% packet loss" in hosts["node1"].run(f"ip netns exec web ping -q -c 3 -i 0.1 -W 2 {DB2}").stdout
+        assert drops(hosts["node1"]) == before
+
+
+@pytest.mark.parametrize("standing", ["vxlan"], indirect=True)
+@pytest.mark.parametrize("thief", ["db", "box"])
+@pytest.mark.parametrize("last", ["00", "02", "03", "0e", "0f", "21"])
+def test_a_pods_mac_stays_at_its_port(standing: Standing, thief: str, last: str) -> None:
+    """A bridge learns from frames of the link (LLDP's is 0e) that it shows to no rule of nftables."""
+    _backend, hosts = standing
+    node = hosts["node1"]
+    node.run(f"ip netns exec web ping -q -c 1 -w 5 {GATEWAY}")
+    send_frames(node, [frame(mac(WEB1), f"01:80:c2:00:00:{last}", LLDP, b"." * 50)], thief)
+    (port,) = {item["ifname"] for item in node.json("bridge -j fdb show br cni0") if item["mac"] == mac(WEB1)}
+    assert port == "veth-web"
 
 
 def test_pods_lose_nothing_at_full_mtu_in_fragments_and_in_either_direction(standing: Standing, bridged: str) -> None:
