@@ -435,6 +435,9 @@ def arrived(hosts: Mapping[str, Host], attack: Attack) -> int:
     other = node if attack.alone else next(name for name in NODES if name != node)
     pause = FORGOTTEN if attack.alone else 0
     time.sleep(pause)
+    if attack.alone:  # a flow that has expired is in the way of a fully random one until somebody looks
+        for name in NODES:
+            hosts[name].run("cat /proc/net/nf_conntrack", check=False)
     hosts[node].sh(f"for conf in /proc/sys/net/ipv4/conf/*; do echo {attack.rp_filter} >$conf/rp_filter; done")
     with listening(hosts[node], pod, attack.interface) as count:
         padded = mark.ljust(len(TOKEN), b".")
