@@ -139,7 +139,7 @@ def _paths(of: list[Row]) -> list[str]:
         cells = [f"{cell.received}/{cell.sent}" for cell in row.cells] + ["-"] * (columns - len(row.cells))
         rtt = "-" if row.rtt is None else f"{row.rtt:.2f}"
         table.append([row.source, row.target, row.address, *cells, str(row.ttl or "-"), rtt])
-    return _align(table, left=3)
+    return align(table, left=3)
 
 
 def _nodes(of: list[Row], most: int) -> list[str]:
@@ -152,11 +152,11 @@ def _nodes(of: list[Row], most: int) -> list[str]:
         lost = sum(cell.lost for row in own for cell in row.cells)
         rtt = f"{sum(times) / len(times):.2f}" if times else "-"
         table.append([node, f"{sum(row.passed for row in own)}/{len(own)}", str(lost), rtt])
-    lines = _align([["node", "paths", "lost", "ms"], *table[:most]], left=1)
+    lines = align([["node", "paths", "lost", "ms"], *table[:most]], left=1)
     return lines + ([f"and {len(table) - most} more nodes"] if len(table) > most else [])
 
 
-def _align(table: list[list[str]], left: int) -> list[str]:
+def align(table: list[list[str]], left: int) -> list[str]:
     """Columns two spaces apart, the first LEFT of them flush left, a line under the head."""
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     lines = [

@@ -13,6 +13,7 @@ description:
     and reports each path on its own.
   - Starts no process and needs no C(ping) on the host.
   - Loss is a result, not a failure. M(podnet.overlay.report) judges.
+  - Changes nothing of the host's network. With O(record=true) the results are kept in a file below C(/run).
 extends_documentation_fragment:
   - podnet.overlay.attributes.info
 author:
@@ -59,7 +60,16 @@ options:
     description: Seconds to wait for each answer.
     type: float
     default: 3
+  record:
+    description:
+      - Whether the results are kept in C(/run/podnet-overlay/probes.json), in place of all that were recorded before and until
+        the host boots, so that M(podnet.overlay.status) can tell result and age of each path's last probe.
+      - Not in check mode. The file does not count as a change.
+    type: bool
+    default: false
+    version_added: 0.4.0
 seealso:
+  - module: podnet.overlay.status
   - module: podnet.overlay.report
 """
 
@@ -116,11 +126,12 @@ paths:
 """
 
 import ipaddress
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _icmp
+from ..module_utils import _icmp, _probe_record
 
 
 def main() -> None:
@@ -140,6 +151,7 @@ def main() -> None:
             "count": {"type": "int", "default": 3},
             "interval": {"type": "float", "default": 0.2},
             "timeout": {"type": "float", "default": 3.0},
+            "record": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -177,7 +189,15 @@ def main() -> None:
         )
     except PermissionError as e:
         module.fail_json(msg=f"raw sockets and network namespaces need root ({e}): set become: true")
-    module.exit_json(changed=False, paths=[{**target, **path.result()} for target, path in zip(targets, paths)])
+    results = [{**target, **path.result()} for target, path in zip(targets, paths)]
+    if options["record"] and not module.check_mode:
+        try:
+            _probe_record.write(results, time.time())
+        except OSError as e:
+            module.warn(
+                f"{_probe_record.PATH} cannot be written ({e.strerror}), so the status has no result of this run"
+            )
+    module.exit_json(changed=False, paths=results)
 
 
 if __name__ == "__main__":

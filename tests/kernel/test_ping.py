@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -104,6 +105,32 @@ def test_both_directions_at_once(routed: Host) -> None:
     ]
     answer = routed.module("ping", probes=probes, count=3, interval=0.01, check=True)
     assert [path["received"] for path in answer["paths"]] == [3, 3, 3, 3]
+
+
+def test_results_are_recorded_where_that_is_asked_for_in_place_of_the_former_ones(routed: Host) -> None:
+    folder = "/run/podnet-overlay"
+    paths(routed, RIGHT)
+    paths(routed, RIGHT, record=True, check=True)
+    assert routed.run("ls", folder, check=False).returncode != 0
+    paths(routed, "10.9.2.77", GATEWAY, record=True)
+    before = time.time()
+    paths(routed, {"address": RIGHT, "pod": "db", "node": "node2", "more": 1}, sizes=[0, 1401], df=True, record=True)
+    assert routed.sh(f"ls -A {folder}") == "probes.json\n"
+    record = routed.json("cat", f"{folder}/probes.json")
+    assert record["version"] == 1
+    assert all(before <= probe.pop("time") <= time.time() for probe in record["probes"])
+    of = {"namespace": "left", "address": RIGHT, "pod": "db", "node": "node2", "sent": 2}
+    assert record["probes"] == [
+        {**of, "size": 84, "received": 2, "error": ""},
+        {**of, "size": 1401, "received": 0, "error": f"packet of 1401 bytes exceeds path MTU 1400, says {GATEWAY}"},
+    ]
+
+
+def test_a_record_that_cannot_be_written_is_a_warning(routed: Host) -> None:
+    routed.sh("echo > /run/podnet-overlay")
+    answer = routed.module("ping", count=1, probes=[{"namespace": "left", "targets": [RIGHT]}], record=True)
+    assert answer["paths"][0]["received"] == 1
+    assert "/run/podnet-overlay/probes.json cannot be written" in str(answer["warnings"])
 
 
 def test_mistakes_are_all_told(routed: Host) -> None:
