@@ -4,9 +4,8 @@
 
 """Frames and nftables' verdicts at many points of a host at once, recorded by a process in the background.
 
-The process listens at a socket in /run. Whoever connects and says so gets the recording, and the process ends; a socket
-that refuses is the remains of a killed one. All that it changes on the host, the trace, the kernel undoes at its end.
-Sources: packet(7), linux/filter.h, linux/if_packet.h, unix(7).
+All that it changes on the host, the trace, the kernel undoes at the process's end.
+Sources: packet(7), linux/filter.h, linux/if_packet.h.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ import ctypes
 import errno
 import fcntl
 import itertools
-import json
 import os
-import select
-import signal
 import socket
 import struct
 import subprocess
@@ -30,8 +26,9 @@ from dataclasses import dataclass, field
 
 from . import _netns, _nftrace
 from ._nftrace import Condition
+from ._recorder import Failed, Recorder
 
-FOLDER = "/run"
+KIND = "capture"
 
 ETHERNET, RAW = "ethernet", "raw"
 _ETHER_HEADER = 14
@@ -48,8 +45,7 @@ _SIOCGIFHWADDR = 0x8927
 _BUFFER = 4 << 20
 _TRACES, _MOST_TRACES = 8, 50_000  # messages of nftables for each frame of the limit, and of a namespace
 _TURN = 10_000  # packets of one socket, more than its buffer holds, before another has its turn
-_STOP = b"stop"
-_PATIENCE = 20  # seconds for a recorder to answer
+_PATIENCE = 20  # seconds for nft to answer
 
 _LOAD, _LOAD_BY_X, _HEADER_TO_X, _EQUAL, _RETURN = 0x20, 0x40, 0xB1, 0x15, 0x06  # linux/bpf_common.h
 _WIDTH = {1: 0x10, 2: 0x08, 4: 0x00}
@@ -57,10 +53,6 @@ _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL: right with and without a
 _MOST_INSTRUCTIONS = 4096
 
 Instruction = tuple[int, int, int, int]
-
-
-class Failed(Exception):
-    """A capture that cannot be started or read, in words."""
 
 
 def chosen(addresses: t.Sequence[str], underlay: t.Sequence[str], *, everything: bool) -> list[list[Condition]]:
@@ -202,16 +194,9 @@ class Trace:
                 self.lost += 1
 
 
-def path_of(name: str) -> str:
-    """The socket of a capture."""
-    return os.path.join(FOLDER, f"podnet-overlay-capture.{name}")
-
-
 def running(name: str) -> bool:
     """Whether a recorder of this name lives."""
-    with contextlib.suppress(OSError), _connected(name):
-        return True
-    return False
+    return Recorder(KIND, name).running()
 
 
 def start(
@@ -228,21 +213,16 @@ def start(
     When it returns, the recording runs, and every packet from now on is in it.
     Raises Failed, and PermissionError; then nothing was started.
     """
-    with contextlib.ExitStack() as opened:
-        if not opened.enter_context(_cleared(name)):
-            raise Failed(f"a capture {name} runs already on this host: stop it first, or give this one another name")
-        readers, warnings = _opened(name, points, alternatives, limit, snap, opened)
-        listener = opened.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(path_of(name))
-        os.chmod(path_of(name), 0o600)
-        listener.listen()
-        try:
-            child = os.fork()
-        except OSError:
-            os.unlink(path_of(name))
-            raise
-        if not child:
-            _recorder(path_of(name), listener, readers, time.monotonic() + timeout)
+    readers: list[Point | Trace] = []
+    warnings: list[str] = []
+
+    def open_all(opened: contextlib.ExitStack) -> list[Point | Trace]:
+        found, said = _opened(name, points, alternatives, limit, snap, opened)
+        readers.extend(found)
+        warnings.extend(said)
+        return found
+
+    Recorder(KIND, name).start(open_all, lambda: _answer(readers), timeout=timeout)
     return warnings
 
 
@@ -251,19 +231,9 @@ def stop(name: str) -> dict[str, t.Any] | None:
 
     Raises Failed, and PermissionError. Nothing is left in any case.
     """
-    try:
-        with _connected(name) as recorder:
-            recorder.sendall(_STOP)
-            recording = _received(name, recorder)
-    except (FileNotFoundError, ConnectionError):
-        recording = b""
-    if not recording:  # nothing there, the remains of a killed one, or one that just ended by itself
-        with _cleared(name):
-            return None
-    try:
-        answer = json.loads(recording)
-    except ValueError as e:
-        raise Failed(f"the capture {name} was ended while it told what it has: nothing of it can be used") from e
+    answer = Recorder(KIND, name).stop()
+    if answer is None:
+        return None
     verdicts: list[dict[str, t.Any]] = []
     for trace in answer.pop("traces"):
         messages = [(when, base64.b64decode(data)) for when, data in trace["messages"]]
@@ -272,63 +242,6 @@ def stop(name: str) -> dict[str, t.Any] | None:
     answer["verdicts"] = sorted(verdicts, key=lambda verdict: verdict["time"])
     answer["frames"].sort(key=lambda frame: frame["time"])
     return t.cast("dict[str, t.Any]", answer)
-
-
-def _received(name: str, recorder: socket.socket) -> bytes:
-    # Linux tells who listens, so this is no process id that another process may have by now.
-    pid = struct.unpack_from("=i", recorder.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    received = bytearray()
-    try:
-        while part := recorder.recv(1 << 20):
-            received += part
-        return bytes(received)
-    except socket.timeout as e:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path_of(name))
-        raise Failed(f"the capture {name} (process {pid}) did not answer in {_PATIENCE} s and was killed") from e
-
-
-def _connected(name: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(_PATIENCE)
-        connection.connect(path_of(name))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-@contextlib.contextmanager
-def _cleared(name: str) -> t.Iterator[bool]:
-    """Whether no capture of this name runs; its remains are gone.
-
-    One at a time: two that start at once do not take each other's fresh socket for remains.
-    """
-    folder = os.open(FOLDER, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _lock(folder, name)
-        free = not running(name)
-        if free:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path_of(name))
-        yield free
-    finally:
-        os.close(folder)
-
-
-def _lock(folder: int, name: str) -> None:
-    """Not for ever: whoever can read the folder can lock it."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Failed(f"another process has {FOLDER} locked: see fuser {FOLDER}. No capture {name}") from None
-            time.sleep(0.05)
 
 
 def _opened(
@@ -386,77 +299,8 @@ def _opened(
     return readers, warnings
 
 
-def _end(_number: int, _frame: t.Any) -> t.NoReturn:
-    """By way of the end, which clears up."""
-    raise SystemExit
-
-
-def _recorder(path: str, listener: socket.socket, readers: list[Point | Trace], deadline: float) -> t.NoReturn:
-    """The process in the background. It never returns into the module that it was forked from."""
-    try:
-        os.setsid()
-        os.chdir("/")
-        signal.signal(signal.SIGTERM, _end)
-        listener.listen()  # once more: who connects is told the process that did this last
-        _keep({listener.fileno(), *(reader.socket.fileno() for reader in readers)})
-        asking = _record(listener, readers, deadline)
-        answer = _answer(readers) if asking else b""
-    except BaseException:  # noqa: BLE001  # nobody is left to tell; stop finds nothing
-        asking, answer = None, b""
-    try:
-        # Who gets the answer finds nothing left of us.
-        for reader in readers:
-            reader.socket.close()
-        os.unlink(path)
-        if asking:
-            asking.settimeout(_PATIENCE)
-            asking.sendall(answer)
-    finally:
-        os._exit(0)
-
-
-def _keep(kept: set[int]) -> None:
-    """Close all other descriptors: an inherited pipe would keep the connection's ssh waiting for its end."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nothing, standard)
-    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
-        if descriptor > 2 and descriptor not in kept:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def _record(listener: socket.socket, readers: list[Point | Trace], deadline: float) -> socket.socket | None:
-    """Record until somebody asks, and return the connection to answer to, or until the deadline."""
-    by_descriptor = {reader.socket.fileno(): reader for reader in readers}
-    poll = select.poll()
-    for descriptor in (listener.fileno(), *by_descriptor):
-        poll.register(descriptor, select.POLLIN)
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return None
-        for descriptor, _event in poll.poll(left * 1000):
-            if descriptor in by_descriptor:
-                by_descriptor[descriptor].read()
-            elif connection := _asked(listener):
-                for reader in readers:
-                    reader.read()
-                return connection
-
-
-def _asked(listener: socket.socket) -> socket.socket | None:
-    connection = listener.accept()[0]
-    connection.settimeout(1)
-    with contextlib.suppress(OSError):
-        if connection.recv(len(_STOP)) == _STOP:
-            return connection
-    connection.close()  # somebody only wanted to know whether we live
-    return None
-
-
-def _answer(readers: list[Point | Trace]) -> bytes:
-    answer = {
+def _answer(readers: list[Point | Trace]) -> dict[str, t.Any]:
+    return {
         "frames": [frame for reader in readers if isinstance(reader, Point) for frame in reader.result()],
         "traces": [
             {
@@ -468,7 +312,6 @@ def _answer(readers: list[Point | Trace]) -> bytes:
         ],
         "lost": sum(reader.lost for reader in readers),
     }
-    return json.dumps(answer).encode()
 
 
 def _ruleset(namespace: str) -> tuple[_nftrace.Listing, dict[int, str]]:

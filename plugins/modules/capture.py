@@ -247,6 +247,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _capture
+from ..module_utils._recorder import Failed
 
 _FRAME = 300  # bytes that Python needs to keep a frame, besides its own
 _MOST_BYTES = 256 << 20
@@ -279,7 +280,7 @@ def main() -> None:
         module.fail_json(msg="; ".join(mistakes))
     try:
         (_start if module.params["state"] == "started" else _stop)(module)
-    except _capture.Failed as e:
+    except Failed as e:
         module.fail_json(msg=str(e))
     except PermissionError as e:
         module.fail_json(msg=f"capturing needs root ({e}): set become: true")

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _capture
+from ansible_collections.podnet.overlay.plugins.module_utils import _recorder
 
 from tests.kernel.hosts import CHECKOUT, MODULES, Host
 
@@ -468,7 +468,7 @@ def test_two_captures_of_one_name_are_an_error_and_of_two_names_are_not(underlay
 def test_who_locks_the_folder_does_not_keep_a_capture_waiting_for_ever(
     underlay: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_capture, "_PATIENCE", 0.2)
+    monkeypatch.setattr(_recorder, "_PATIENCE", 0.2)
     with underlay.popen("flock", "/run", "sleep", "30") as other:
         time.sleep(0.2)
         assert "another process has /run locked" in host_fails(underlay)
