@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ..module_utils import _facts, _inventory, _leases, _plan, _probes, _readers
+from ..module_utils import _facts, _inventory, _leases, _plan, _probes, _readers, _removal
 from ..module_utils._model import Mistakes
 
 READ = {*_inventory.GROUP_DEFAULTS, *_inventory.HOST_VARIABLES, "ansible_host", "inventory_dir"}
@@ -32,8 +32,12 @@ class ActionModule(ActionBase):
             argument_spec={
                 "name": {"type": "str", "default": "overlay"},
                 "group": {"type": "str", "default": "overlay"},
-                "state": {"type": "str", "choices": ["check", "present", "absent"], "default": "present"},
-            }
+                "state": {"type": "str", "choices": ["check", "present", "removed", "absent"], "default": "present"},
+                "node": {"type": "str"},
+                "lease": {"type": "str", "choices": ["keep", "free"], "default": "keep"},
+                "force": {"type": "bool", "default": False},
+            },
+            required_if=[("state", "removed", ["node"])],
         )
         try:
             return self._answer(options, task_vars or {})
@@ -49,24 +53,39 @@ class ActionModule(ActionBase):
                     f"{options['group']}: is no group of the inventory with hosts of this play in it; name the nodes there"
                 ]
             )
-        variables, facts = self._read(
-            task_vars["hostvars"], hosts, set(play) if options["state"] == "present" else set()
-        )
+        plans = options["state"] in ("present", "removed")
+        variables, facts = self._read(task_vars["hostvars"], hosts, set(play) if plans else set())
         path = _leases_file(options["group"], variables)
         _net_conf(options["group"], variables)
         if options["state"] == "absent":
             return self._forget(path, play)
 
         inventory = _inventory.read(options["group"], variables)
+        removal = None
+        if options["node"] is not None:
+            everyone = set(task_vars.get("ansible_play_hosts_all", play))
+            removal = _Removal(
+                options["node"], options["lease"] == "free", [host for host in hosts if host not in everyone]
+            )
         if options["state"] == "check":
-            return _checked(inventory, path, play)
+            return _checked(inventory, path, play, removal)
+        if removal and not options["force"] and removal.node in hosts:
+            answer = _plain(task_vars["hostvars"].raw_get(removal.node).get("podnet_leaving") or {})
+            mistakes = list(_removal.running(removal.node, answer))
+            if mistakes:
+                raise Mistakes(mistakes)
         network = inventory.settings.network if inventory.settings else None
+
+        def planned(leases: _leases.Leases | None) -> tuple[_plan.Plan, list[str]]:
+            known, warnings = removal.take(inventory, leases, path) if removal else (leases, [])
+            return _plan.plan(inventory, known, facts, path, options["name"]), warnings
+
         leases = _leases.load(path, network)
-        plan = _plan.plan(inventory, leases, facts, path, options["name"])
+        plan, warnings = planned(leases)
         with self._locked(path, leases != plan.leases) as locked:
             now = _leases.load(path, network) if locked else leases
             if now != leases:  # another run came before
-                leases, plan = now, _plan.plan(inventory, now, facts, path, options["name"])
+                leases, (plan, warnings) = now, planned(now)
             return {
                 **self._save(path, leases, plan.leases),
                 "peers": plan.peers,
@@ -74,7 +93,7 @@ class ActionModule(ActionBase):
                 "documents": plan.documents,
                 "probes": plan.probes,
                 "mtus": plan.mtus,
-                "warnings": list(plan.warnings),
+                "warnings": [*warnings, *plan.warnings],
             }
 
     def _read(
@@ -148,7 +167,34 @@ class ActionModule(ActionBase):
         return result
 
 
-def _checked(inventory: _inventory.Inventory, path: str, play: Sequence[str]) -> dict[str, t.Any]:
+@dataclasses.dataclass(frozen=True)
+class _Removal:
+    """The node that is to leave, whether its subnet is freed, and the hosts that would not learn of it."""
+
+    node: str
+    free: bool
+    left_out: Sequence[str]
+
+    def judge(self, inventory: _inventory.Inventory, leases: _leases.Leases | None, path: str) -> t.Iterator[str]:
+        return _removal.judge(self.node, inventory, leases, path, self.left_out)
+
+    def take(
+        self, inventory: _inventory.Inventory, leases: _leases.Leases | None, path: str
+    ) -> tuple[_leases.Leases, list[str]]:
+        """The leases without the node, and warnings.
+
+        Raises:
+            Mistakes: all that speaks against it.
+        """
+        mistakes = list(self.judge(inventory, leases, path))
+        if mistakes or leases is None:
+            raise Mistakes(mistakes)
+        return _removal.without(leases, self.node, free=self.free), list(_removal.already(self.node, leases))
+
+
+def _checked(
+    inventory: _inventory.Inventory, path: str, play: Sequence[str], removal: _Removal | None
+) -> dict[str, t.Any]:
     """What can be said before any host is contacted: the settings, and by the leases who would probe whom.
 
     Raises:
@@ -159,6 +205,8 @@ def _checked(inventory: _inventory.Inventory, path: str, play: Sequence[str]) ->
         leases = _leases.load(path, inventory.settings.network if inventory.settings else None)
     except Mistakes as e:
         mistakes = e.lines
+    else:
+        mistakes += removal.judge(inventory, leases, path) if removal else ()
     mistakes += _plan.judge(inventory, leases)
     if not os.path.isdir(os.path.dirname(path)):
         mistakes.append(f"{path}: its folder is not there; make it, or set overlay_leases_file")

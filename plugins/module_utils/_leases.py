@@ -41,13 +41,17 @@ _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 @dataclass(frozen=True)
 class Lease:
-    """What a node has. ``mtu`` is its pods'; ``reason`` says why a removed one left: ``inventory`` or ``playbook``."""
+    """What a node has. ``mtu`` is its pods'; ``reason`` says why a removed one left: ``inventory`` or ``playbook``.
+
+    A removed one that is ``freed`` only keeps the node out: others may have its subnet.
+    """
 
     subnet: ipaddress.IPv4Network
     public_ip: str
     mtu: int | None = None
     pods: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    freed: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     everyone = {**sections["removed"], **sections["nodes"]}
     lines += [
         f"{source}: {name}: subnet: {everyone[name].subnet} overlaps {everyone[other].subnet} of {other}"
-        for name, other in overlaps((name, lease.subnet) for name, lease in everyone.items())
+        for name, other in overlaps((name, lease.subnet) for name, lease in everyone.items() if not lease.freed)
     ]
     if lines:
         raise Mistakes(lines)
@@ -139,7 +143,7 @@ def _lease(raw: Any, network: ipaddress.IPv4Network, removed: bool) -> Lease:
     """
     if not isinstance(raw, dict):
         raise TypeError("is no mapping")
-    known = ("subnet", "public_ip", "mtu", "pods", *(("reason",) if removed else ()))
+    known = ("subnet", "public_ip", "mtu", "pods", *(("reason", "freed") if removed else ()))
     unknown = [str(key) for key in raw if key not in known]
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}")
@@ -156,9 +160,11 @@ def _lease(raw: Any, network: ipaddress.IPv4Network, removed: bool) -> Lease:
     reason = raw.get("reason", "inventory") if removed else ""
     if removed and reason not in REASONS:
         raise ValueError(f"reason: {reason!r} is none of {', '.join(REASONS)}")
-    return Lease(
-        subnet, ipv4(raw.get("public_ip")), mtu, {str(name): str(address) for name, address in pods.items()}, reason
-    )
+    freed = raw.get("freed", False)
+    if not isinstance(freed, bool):
+        raise TypeError(f"freed: {freed!r} is neither true nor false")
+    addresses = {str(name): str(address) for name, address in pods.items()}
+    return Lease(subnet, ipv4(raw.get("public_ip")), mtu, addresses, reason, freed)
 
 
 def render(leases: Leases | None) -> str:
@@ -182,6 +188,8 @@ def _items(lease: Lease) -> Iterator[str]:
         yield f"pods: {{{', '.join(f'{_scalar(name)}: {address}' for name, address in lease.pods.items())}}}"
     if lease.reason:
         yield f"reason: {lease.reason}"
+    if lease.freed:
+        yield "freed: true"
 
 
 def _scalar(name: str) -> str:

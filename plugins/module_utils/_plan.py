@@ -60,7 +60,11 @@ class Plan:
 def judge(inventory: Inventory, leases: Leases | None) -> Iterator[str]:
     """What inventory and leases show to be wrong, before any host is contacted."""
     yield from inventory.mistakes
-    public_ips = {node.name: node.public_ip for node in inventory.nodes.values() if node.public_ip}
+    public_ips = {
+        name: node.public_ip
+        for name, node in inventory.nodes.items()
+        if node.public_ip and not (leases and kept_out(name, leases))
+    }
     yield from _duplicates(public_ips)
     if inventory.settings is None:
         return
@@ -145,7 +149,8 @@ def plan(
         warnings += not_given_out(settings, subnets)
     gone = {name: lease for name, lease in {**known.removed, **known.nodes}.items() if name not in subnets}
     waiting = [name for name in members if name not in subnets]
-    subnets.update(allocate(settings, waiting, subnets, [lease.subnet for lease in gone.values()]))
+    reserved = [lease.subnet for lease in gone.values() if not lease.freed]
+    subnets.update(allocate(settings, waiting, subnets, reserved))
     mistakes += [exhausted(name, settings, len(members)) for name in waiting if name not in subnets]
     subnets = {name: subnets[name] for name in members if name in subnets}
 
@@ -173,6 +178,10 @@ def plan(
     if mistakes:
         raise Mistakes(list(dict.fromkeys(mistakes)))
 
+    unaware = [name for name in members if name not in facts]
+    if leases is not None:
+        warnings += _behind(unaware, leases, new)
+    warnings += _parted(unaware, settings.backend, facts)
     warnings += _uneven(new)
     warnings += _obstacles({name: facts[name] for name in underlays})
     peers = {str(lease.subnet): lease.public_ip for lease in new.values()}
@@ -228,16 +237,20 @@ def _groups(settings: Settings, nodes: Mapping[str, Node], leases: Mapping[str, 
 
 
 def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease]) -> dict[str, Lease]:
-    """The leases of nodes that have left, but for those whose subnet another node has by now."""
+    """The leases of nodes that have left. Of one whose subnet another node has by now there is nothing to keep, unless
+    it is what keeps the node out."""
     reasons = {name: known.removed[name].reason for name in known.removed}
     left = {
         name: dataclasses.replace(lease, reason="inventory" if name in known.nodes else reasons[name])
         for name, lease in gone.items()
         if name not in new
     }
-    everyone = [(name, lease.subnet) for name, lease in (*left.items(), *new.items())]
-    for name, other in overlaps(everyone):
-        left.pop(name if name in left else other, None)
+    everyone = [(name, lease.subnet) for name, lease in (*left.items(), *new.items()) if not lease.freed]
+    for pair in overlaps(everyone):
+        name = next((name for name in pair if name in left), "")
+        lease = left.pop(name, None)
+        if lease and lease.reason == "playbook":
+            left[name] = dataclasses.replace(lease, freed=True)
     return left
 
 
@@ -252,6 +265,26 @@ def _renumbered(subnets: Mapping[str, Network], facts: Mapping[str, Facts]) -> I
         carried = facts[name].carries if name in facts else None
         if carried and carried["subnet"] != str(subnet):
             yield f"{name}: carries {carried['subnet']} and is renumbered to {subnet}, which its variable or lease says"
+
+
+def _behind(unaware: Sequence[str], before: Leases, after: Mapping[str, Lease]) -> Iterator[str]:
+    """Nodes that were not reached, as under ``--limit``, while the table of all nodes changes."""
+    old, new = ({name: (its.subnet, its.public_ip) for name, its in of.items()} for of in (before.nodes, after))
+    changed = [name for name in {**new, **old} if old.get(name) != new.get(name) and name not in unaware]
+    if unaware and changed:
+        yield f"{some(unaware)}: not reached, so what they know of {some(changed)} is from before; run on them too"
+
+
+def _parted(unaware: Sequence[str], backend: str, facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Nodes that move to another backend without all others."""
+    moving = {name: carried["backend"] for name, its in facts.items() if (carried := its.carries or {}).get("backend")}
+    moving = {name: old for name, old in moving.items() if old != backend}
+    if unaware and moving:
+        old = ", ".join(sorted(set(moving.values())))
+        yield (
+            f"{some(list(moving))}: move from {old} to {backend} without {some(unaware)}, which were not reached: "
+            "no packets between them until those have moved too; run on them too"
+        )
 
 
 def _uneven(leases: Mapping[str, Lease]) -> Iterator[str]:

@@ -18,7 +18,8 @@ from ._leases import Lease, Leases, overlaps
 
 def lease_of(name: str, leases: Leases) -> Lease | None:
     """The lease of a node, also of one that has come back to the inventory."""
-    return leases.nodes.get(name) or leases.removed.get(name)
+    removed = leases.removed.get(name)
+    return leases.nodes.get(name) or (None if removed and removed.freed else removed)
 
 
 def kept_out(name: str, leases: Leases) -> bool:
