@@ -165,7 +165,7 @@ def align(table: list[list[str]], left: int) -> list[str]:
         )
         for line in table
     ]
-    return [lines[0], "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
+    return [lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])]
 
 
 def _span(numbers: list[int]) -> str:
