@@ -8,29 +8,76 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 
 def write_atomically(path: str, content: str, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a power loss, finds the old or the new one and never a torn one."""
+    prepare(path, content, mode)()
+
+
+def prepare(path: str, content: str, mode: int = 0o644) -> Callable[[], None]:
+    """Write the new file beside its place and on the disk; what is returned puts it there.
+
+    A full disk or a read-only one says so here. Writers of the same file hold a lock, so the name beside it is always the
+    same, and what a killed run left there is overwritten.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left.
+    """
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        os.makedirs(folder)
-        os.chmod(folder, 0o755)  # noqa: S103 - whatever the umask: pods' processes read in there
-    temporary = os.path.join(folder, ".%s.%d" % (os.path.basename(path), os.getpid()))
+    made = missing_folders(path)
+    temporary = beside(path)
     try:
+        for each in made:
+            os.mkdir(each)
+            os.chmod(each, 0o755)  # noqa: S103 - whatever the umask: pods' processes read in there
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        discard(path)
+        remove_empty(made)
         raise
-    directory = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+
+    def put() -> None:
+        os.replace(temporary, path)
+        directory = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    return put
+
+
+def beside(path: str) -> str:
+    """The name of the file that is to become *path*."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, ".%s.new" % name)
+
+
+def discard(path: str) -> None:
+    """Remove what was prepared for *path*."""
+    with contextlib.suppress(OSError):
+        os.unlink(beside(path))
+
+
+def missing_folders(path: str) -> list[str]:
+    """The folders that *path* needs and that are not there, the outermost first."""
+    missing: list[str] = []
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder):
+        missing.insert(0, folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def remove_empty(folders: list[str]) -> None:
+    """Remove those of *folders*, the outermost first, that nobody has put anything into."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)

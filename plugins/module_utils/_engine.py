@@ -4,26 +4,23 @@
 
 """Brings a host to a document: observe, compare, apply, and undo when something fails.
 
-Every front (module, and later the boot unit, the command and the watcher) goes through ``converge``.
-What a document needs to be undone (values from before its first change) is saved before that change is made.
+Every front goes through here: the modules by ``converge``, and by ``reconcile``, for what the host keeps under /etc, the boot
+unit, the command and the watcher. What a document needs to be undone is saved before its first change (``_state``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
+import glob
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-from . import _firewall, _firewall_clause, _foreign, _nft
-from ._atomic import write_atomically
+from . import _drift, _firewall_clause, _foreign, _nft, _rollback, _state
+from ._atomic import missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, missing
-from ._kernel import Kernel, KernelError
+from ._kernel import NETNS_FILES, Kernel, KernelError
 from ._model import (
     OVERLAY_PROTOCOL,
     Accept,
@@ -45,23 +42,12 @@ from ._model import (
     SysctlLine,
     Vxlan,
     describe,
-    document_name,
     interface_of,
     of_type,
-    parse,
     render,
     state_of,
 )
-from ._peers import expand, others
-
-STATE_FOLDER = "/var/lib/podnet-overlay"
-STATE_VERSION = 1
-LOCK_FILE = "/run/podnet-overlay.lock"
-LOCK_TIMEOUT = 120.0
-
-
-class Failed(Exception):
-    """A run failed; the message says what, where, why, and what became of what had been done."""
+from ._state import Failed, Saved, desired_state, load, locked
 
 
 @dataclass(frozen=True)
@@ -70,6 +56,8 @@ class Result:
 
     operations: tuple[Operation, ...]
     warnings: tuple[str, ...] = ()
+    shadowed: tuple[str, ...] = ()
+    """Foreign routes that take packets of ours away: they are told, never removed."""
 
     @property
     def changed(self) -> bool:
@@ -100,184 +88,11 @@ def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
     return "".join([*sorted(lines), *rules])
 
 
-# ------------------------------------------------------------------------------------------------ saved state
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What is kept of a document on the host: the document as it was given, and what was there before."""
-
-    name: str
-    document: Mapping[str, Any]
-    before: tuple[Sysctl, ...] = ()
-    previous: tuple[Mapping[str, Any], ...] = ()
-    """Documents of runs that did not come to their end: what they made may still be there."""
-
-    @cached_property
-    def desired(self) -> State:
-        """What the document desires, and what those before it did that may still be there."""
-        try:
-            states = [desired_state(item, self.name) for item in (*self.previous, self.document) if item]
-            return {key: item for state in states for key, item in state.items()}
-        except Mistakes as error:
-            where = "the saved state %s: " % _state_path(self.name)
-            raise Mistakes([where + line for line in error.lines]) from None
-
-    def as_json(self) -> str:
-        before = [
-            {
-                "namespace": item.namespace,
-                "name": item.name,
-                "value": item.value,
-                "restores": [list(pair) for pair in item.restores],
-            }
-            for item in self.before
-        ]
-        return (
-            json.dumps(
-                {
-                    "version": STATE_VERSION,
-                    "name": self.name,
-                    "document": self.document,
-                    "before": before,
-                    "previous": self.previous,
-                },
-                sort_keys=True,
-            )
-            + "\n"
-        )
-
-
-def load(name: str) -> Saved | None:
-    """The saved state of one document.
-
-    Raises:
-        Mistakes: it cannot be read, or another release wrote it.
-    """
-    path = _state_path(document_name(name))
-    try:
-        with open(path, encoding="utf-8") as file:
-            raw = json.load(file)
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        raise Mistakes(
-            [
-                "the saved state %s cannot be read (%s): restore it, or remove it to start from the kernel's state"
-                % (path, error)
-            ]
-        ) from None
-    if isinstance(raw, dict) and raw.get("version") != STATE_VERSION:
-        raise Mistakes(
-            ["the saved state %s has version %r, and this release knows %d" % (path, raw.get("version"), STATE_VERSION)]
-        )
-    try:
-        before = tuple(_sysctl(item) for item in raw["before"])
-        return Saved(name, dict(raw["document"]), before, tuple(dict(item) for item in raw.get("previous", ())))
-    except (KeyError, TypeError, ValueError):
-        raise Mistakes(
-            ["the saved state %s is damaged: restore it, or remove it to start from the kernel's state" % path]
-        ) from None
-
-
-def _sysctl(raw: Mapping[str, Any]) -> Sysctl:
-    restores = tuple((str(name), str(value)) for name, value in raw["restores"])
-    return Sysctl(str(raw["namespace"]), str(raw["name"]), str(raw["value"]), restores)
-
-
-def _state_path(name: str) -> str:
-    return os.path.join(STATE_FOLDER, name + ".json")
-
-
-def _save(saved: Saved | None, name: str) -> None:
-    """Write the saved state, or remove it. Raises Failed."""
-    path = _state_path(name)
-    try:
-        if saved is not None:
-            write_atomically(path, saved.as_json(), 0o600)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        with contextlib.suppress(OSError):
-            os.rmdir(STATE_FOLDER)
-    except OSError as error:
-        raise Failed(
-            "cannot write %s (%s): make room or make it writable, and run again" % (path, error.strerror)
-        ) from error
-
-
-def saved_names() -> list[str]:
-    """The documents of this host."""
-    with contextlib.suppress(FileNotFoundError):
-        return sorted(
-            name[:-5] for name in os.listdir(STATE_FOLDER) if name.endswith(".json") and not name.startswith(".")
-        )
-    return []
-
-
-@contextlib.contextmanager
-def locked(timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-    """The one lock of all fronts. *timeout* in seconds."""
-    try:
-        opened = open(LOCK_FILE, "w", encoding="utf-8")  # noqa: SIM115
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise Failed("cannot write %s (%s): remove it, or make it writable" % (LOCK_FILE, error.strerror)) from None
-    with opened as file:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise Failed(
-                        "another run holds %s for more than %d s: wait for it, or see who with fuser"
-                        % (LOCK_FILE, timeout)
-                    ) from None
-                time.sleep(0.1)
-        yield
-
-
-# ------------------------------------------------------------------------------------------------ documents
-
-
-def desired_state(document: Mapping[str, Any], owner: str, namespace: str = "") -> State:
-    """A document with its peers expanded.
-
-    Raises:
-        Mistakes: all that is wrong with it.
-    """
-    mistakes: list[str] = []
-
-    def collected(state: State, work: Callable[[], State]) -> State:
-        try:
-            return work()
-        except Mistakes as error:
-            mistakes.extend(error.lines)
-            return state
-
-    desired = collected({}, lambda: parse(document, owner, namespace))
-    given: Any = document  # whatever the caller was given
-    clause, wall = (given.get(key) if isinstance(given, Mapping) else None for key in ("peers", "firewall"))
-    table = clause.get("table") or {} if isinstance(clause, Mapping) else {}
-    if clause:
-        desired = collected(desired, lambda: expand(desired, clause, table, namespace))
-    if wall:
-        peers = others(clause, table) if clause and not mistakes else {}
-        if isinstance(clause, Mapping) and isinstance(wall, Mapping) and wall.get("local"):
-            # What the peers' clause says need not be said again; documents of 0.2.0 have it there only.
-            wall = {"tunnel": clause.get("dev"), "direct_routing": clause.get("direct_routing"), **wall}
-        desired = collected(desired, lambda: {**desired, **state_of([_firewall.desired(wall, owner, peers)])})
-    if mistakes:
-        raise Mistakes(mistakes)
-    return desired
-
-
 # ------------------------------------------------------------------------------------------------ converging
+
+LINKS, RULES, PROGRAMS = "links", "rules", "programs"
+EVERYTHING = frozenset({LINKS, RULES, PROGRAMS})
+"""The parts of a host: what rtnetlink, /proc/sys and files hold; our nftables; and other programs' settings, which are slow to read."""
 
 
 def converge(
@@ -290,6 +105,7 @@ def converge(
     adopt: bool = False,
     check: bool = False,
     further: Callable[[State], State] | None = None,
+    confirm_timeout: float = 0,
 ) -> Result:
     """Bring the host to *desired*.
 
@@ -302,36 +118,152 @@ def converge(
         adopt: take over foreign objects that are in the way.
         check: only say what would be done. What a single thing needs and is not there is a warning then.
         further: what else is desired, in view of what is there.
+        confirm_timeout: seconds after which a change is undone unless ``confirm`` is called; 0 for never.
 
     Raises:
         Mistakes: something foreign is in the way; nothing was changed.
         Failed: the kernel refused; what had been done was undone.
         MissingLibrary: pyroute2 is not installed.
     """
-    lock = contextlib.nullcontext() if check else locked()
-    with lock, Kernel() as kernel:
+    with _exclusively(check), Kernel() as kernel:
         saved = load(owner) if owner else None
-        observed = _observe(kernel, desired, owner, saved, absent)
-        if further is not None:
-            desired = {**desired, **further(observed)}
-        desired = {**desired, **_as_kernel_has_it(kernel, desired, check), **_accepts(document, owner, observed)}
-        owned = _ownership(owner, saved, observed)
-        mistakes = conflicts(desired, observed, owner, owned, adopt, absent)
-        mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
-        if not owner:
-            mistakes += _claimed({**desired, **state_of(absent)}, observed)
-        pending = tuple(missing(desired, observed)) if check and not owner else ()
-        mistakes = [line for line in mistakes if line not in pending]
-        if mistakes:
-            raise Mistakes(mistakes)
-        unwanted = {item.key for item in absent}
-        restored: State = {item.key: item for item in (saved.before if saved else ())}
-        operations = difference(
-            desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
-        )
+        found = _compare(kernel, desired, owner, saved, document, absent, purge, adopt, check, further)
         if not check:
-            _carry_out(kernel, operations, owner, saved, document, desired)
-        return Result(tuple(operations), pending)
+            _carry_out(kernel, found, owner, saved, document, confirm_timeout)
+        return found.result
+
+
+def reconcile(
+    name: str,
+    *,
+    check: bool = False,
+    parts: Collection[str] = EVERYTHING,
+    held: Collection[Key] = (),
+) -> Result:
+    """Bring the host to the document that it keeps: what the boot unit, the command and the watcher do.
+
+    Args:
+        name: the document.
+        check: only say what would be done.
+        parts: where to look.
+        held: what to leave as it is for now.
+
+    Raises:
+        As ``converge``; Mistakes too where there is no such document.
+    """
+    with _exclusively(check), Kernel() as kernel:
+        saved = load(name)
+        if saved is None or not saved.document:
+            raise Mistakes(["there is no document %s in %s" % (name, _state.DOCUMENT_FOLDER)])
+        document = saved.document
+        found = _compare(kernel, saved.reached, name, saved, document, check=check, parts=parts, held=held, repair=True)
+        if not check:
+            _carry_out(kernel, found, name, saved, document)
+        return found.result
+
+
+def confirm(name: str) -> bool:
+    """Keep the last change of a document; whether one was waiting for it."""
+    with locked():
+        return _rollback.disarm(name)
+
+
+def roll_back(name: str, *, due: bool = False) -> Result | None:
+    """Undo a change that nobody has confirmed, with *due* only if its time is over; None if there is nothing to undo.
+
+    Raises:
+        As ``converge``.
+    """
+    with locked(), Kernel() as kernel:
+        change = _rollback.pending(name)
+        if change is None or (due and change.left):
+            return None
+        saved = load(name)
+        desired = desired_state(change.document, name) if change.document else {}
+        found = _compare(kernel, desired, name, saved, change.document, repair=True)
+        _carry_out(kernel, found, name, saved, change.document)
+        return found.result
+
+
+def _exclusively(check: bool) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if check else locked()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a comparison found out."""
+
+    desired: State
+    result: Result
+
+
+def _compare(
+    kernel: Kernel,
+    desired: State,
+    owner: str,
+    saved: Saved | None,
+    document: Mapping[str, Any] | None,
+    absent: Sequence[Object] = (),
+    purge: bool = True,
+    adopt: bool = False,
+    check: bool = False,
+    further: Callable[[State], State] | None = None,
+    parts: Collection[str] = EVERYTHING,
+    held: Collection[Key] = (),
+    repair: bool = False,
+) -> _Found:
+    """What has to be done; the arguments are those of ``converge`` and ``reconcile``.
+
+    With *repair* a foreign route in place of one that was reached is drift; a controller's run leaves it to the operator.
+
+    Raises:
+        Mistakes: something foreign is in the way.
+    """
+    observed = _observe(kernel, desired, owner, saved, absent, parts)
+    if further is not None:
+        desired = {**desired, **further(observed)}
+    if RULES in parts:
+        desired = {**desired, **_as_kernel_has_it(kernel, desired, check)}
+    if PROGRAMS in parts:
+        desired = {**desired, **_accepts(document, owner, desired, observed)}
+    if EVERYTHING - set(parts):
+        desired = {key: item for key, item in desired.items() if _part_of(item) in parts}
+    implied = _drift.connected(desired, observed) if owner else {}
+    desired = {**desired, **implied}
+    owned = _ownership(owner, saved, observed)
+    ours = {**saved.reached, **implied} if saved and repair else {}
+
+    def replaced(item: Object) -> bool:
+        """Whether *item* stands in place of a route that was ours."""
+        return isinstance(item, Route) and item.key in ours
+
+    mistakes = conflicts(desired, observed, owner, lambda item: owned(item) or replaced(item), adopt, absent)
+    mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
+    if not owner:
+        mistakes += _claimed({**desired, **state_of(absent)}, observed)
+    pending = tuple(missing(desired, observed)) if check and not owner else ()
+    mistakes = [line for line in mistakes if line not in pending]
+    if mistakes:
+        raise Mistakes(mistakes)
+    unwanted = {item.key for item in absent}
+    restored: State = {item.key: item for item in (saved.before if saved else ())}
+    operations = difference(
+        desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
+    )
+    warnings = list(pending)
+    if held:
+        operations = _drift.without(operations, set(held), observed)
+    if document is None and owner:
+        reason = _needs_forwarding(kernel, owner, observed)
+        kept = [item for item in operations if reason and item.item.key == _FORWARDING.key and item.after]
+        operations = [item for item in operations if item not in kept]
+        warnings += ["%s stays: %s" % (_FORWARDING.name, reason)] if kept else []
+    shadowed = tuple(_drift.shadows(desired, observed)) if owner else ()
+    return _Found(desired, Result(tuple(operations), tuple(warnings), shadowed))
+
+
+def _part_of(item: Object) -> str:
+    return RULES if isinstance(item, Firewall) else PROGRAMS if isinstance(item, Accept) else LINKS
 
 
 def _as_kernel_has_it(kernel: Kernel, desired: State, check: bool) -> State:
@@ -344,8 +276,8 @@ def _as_kernel_has_it(kernel: Kernel, desired: State, check: bool) -> State:
     return state_of([kernel.as_listed(wall) for wall in of_type(desired, Firewall)])
 
 
-def _accepts(document: Mapping[str, Any] | None, owner: str, observed: State) -> State:
-    """What other programs' firewalls have to let pass, of those that are in force here.
+def _accepts(document: Mapping[str, Any] | None, owner: str, desired: State, observed: State) -> State:
+    """What other programs have to be told, of those that are in force here.
 
     Tables in nft's own words do not tell for whom they are: then what is there stays.
     """
@@ -363,39 +295,97 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, observed: State) ->
     )
 
 
+_FORWARDING = Sysctl("", "net.ipv4.ip_forward", "1")
+_ROUTING_KINDS = ("bridge", "wireguard", "tun", "ipip", "gre", "vxlan")
+_SYSCTL_FILES = (
+    "/usr/lib/sysctl.d/*.conf",
+    "/run/sysctl.d/*.conf",
+    "/etc/sysctl.d/*.conf",
+    "/etc/sysctl.conf",
+    "/etc/ufw/sysctl.conf",
+)
+
+
+def _needs_forwarding(kernel: Kernel, owner: str, observed: State) -> str:
+    """Why the host should go on forwarding when the document *owner* is gone; '' for no reason."""
+    for name in _state.names():
+        other = load(name) if name != owner else None
+        if other and other.reached.get(_FORWARDING.key) == _FORWARDING:
+            return "the document %s needs it" % name
+    for link in of_type(observed, Link):
+        addresses = [item for item in of_type(observed, Address) if (item.namespace, item.dev) == ("", link.name)]
+        if not link.namespace and link.kind in _ROUTING_KINDS and link.up and addresses and link.owner != owner:
+            return "the %s %s is there, for which someone may forward" % (link.kind, link.name)
+    for path in (path for pattern in _SYSCTL_FILES for path in sorted(glob.glob(pattern))):
+        line = kernel.sysctl_line(path, _FORWARDING.name)
+        if line is not None and line.value == _FORWARDING.value:
+            return "%s asks for it" % path
+    return ""
+
+
 def _carry_out(
     kernel: Kernel,
-    operations: list[Operation],
+    found: _Found,
     owner: str,
     saved: Saved | None,
     document: Mapping[str, Any] | None,
-    desired: State,
+    confirm_timeout: float | None = None,
 ) -> None:
-    """Save what undoing needs, change the kernel, and take it back if that fails."""
+    """Save what undoing needs, change the kernel, and take it back if that fails.
+
+    Args:
+        confirm_timeout: None leaves an unconfirmed change as it is; 0 confirms it, since who can ask for a run reaches the host.
+    """
+    operations = found.result.operations
     if not owner:
         _perform(kernel, operations)
         return
+    now = saved or Saved(owner, {})
     before = _before(operations, saved)
-    done = Saved(owner, document or {}, tuple(item for item in before if item.key in desired))
-    if operations:
-        older = tuple(item for item in (saved.document, *saved.previous) if item != done.document) if saved else ()
-        _save(replace(done, before=before, previous=older), owner)
+    files = [path for path in map(_path_of, (operation.after for operation in operations)) if path]
+    made = [folder for path in files for folder in missing_folders(path)]
+    folders = tuple(dict.fromkeys([*now.folders, *made]))
+    unfinished = [document] if document is not None and document != now.document else []
+    previous = (*unfinished, *(item for item in now.previous if item not in unfinished))
+    during = replace(now, before=before, previous=previous, folders=folders)
+    after = Saved(owner, document or {}, tuple(item for item in before if item.key in found.desired), (), folders)
+    armed = bool(confirm_timeout and operations) and _rollback.arm(owner, now.document or None, confirm_timeout or 0)
+    try:
+        end = _state.begin(saved, during if operations else now, after) if document is not None else None
         try:
             _perform(kernel, operations)
         except Failed:
-            _save(saved, owner)
+            if end is not None:
+                _state.keep(saved, owner)
             raise
-    if document is None:
-        _save(None, owner)
-    elif operations or done != saved:
-        _save(done, owner)
+    except Failed:
+        if armed:
+            _rollback.disarm(owner)
+        raise
+    if end is not None:
+        end()
+    else:
+        _state.keep(None, owner)
+    if not after.desired or any(operation.after is None for operation in operations):
+        remove_empty(list(folders))
+    if confirm_timeout:
+        _rollback.extend(owner)
+    elif confirm_timeout == 0:
+        _rollback.disarm(owner)
+
+
+def _path_of(item: Object | None) -> str:
+    if isinstance(item, NamespaceFile):
+        return os.path.join(NETNS_FILES, item.namespace, item.name)
+    return item.path if isinstance(item, File) else ""
 
 
 def _perform(kernel: Kernel, operations: Sequence[Operation]) -> None:
     try:
         kernel.perform(operations)
     except KernelError as error:
-        raise Failed(_failure_text(error, _undo(kernel, error.done))) from error
+        refused = error.operation.item.key if error.operation else None
+        raise Failed(_failure_text(error, _undo(kernel, error.done)), refused) from error
 
 
 def _undo(kernel: Kernel, done: Sequence[Operation]) -> list[str]:
@@ -434,15 +424,25 @@ def _before(operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysct
 # ------------------------------------------------------------------------------------------------ observing
 
 
-def _observe(kernel: Kernel, desired: State, owner: str, saved: Saved | None, absent: Sequence[Object]) -> State:
+def _observe(
+    kernel: Kernel,
+    desired: State,
+    owner: str,
+    saved: Saved | None,
+    absent: Sequence[Object],
+    parts: Collection[str] = EVERYTHING,
+) -> State:
+    programs = PROGRAMS in parts and (bool(owner) or any(of_type(desired, Firewall)))
+    rules = RULES in parts and (bool(owner) or any(of_type(desired, Firewall)))
+    if LINKS not in parts:
+        return kernel.observe((), rules=rules, programs=programs)
     namespaces = {"", *_places(desired.values()), *_places(absent)}
     if owner:
         namespaces |= {name for name, holder in kernel.namespace_owners().items() if holder == owner}
         namespaces |= _places(saved.desired.values()) if saved else set()
     entries = any(isinstance(item, (Neighbour, ForwardingEntry)) for item in (*desired.values(), *absent))
-    firewall = bool(owner) or any(of_type(desired, Firewall))
     tables = {item.table for item in of_type(desired, Route)}
-    observed = kernel.observe(sorted(namespaces), entries, firewall, tables)
+    observed = kernel.observe(sorted(namespaces), entries, rules=rules, programs=programs, tables=tables)
     sysctls = {item.key: item for item in (*of_type(desired, Sysctl), *(saved.before if saved else ()))}
     for wanted in sysctls.values():
         if wanted.namespace and ("namespace", wanted.namespace) not in observed:
@@ -493,7 +493,7 @@ def _missing_processes(kernel: Kernel, desired: State) -> list[str]:
 def _claimed(wanted: State, observed: State) -> list[str]:
     """Routes and sysctls of documents, which bear no mark of whose they are, that a single thing would change."""
     found = []
-    for name in saved_names():
+    for name in _state.names():
         saved = load(name)
         for key, item in (saved.desired if saved else {}).items():
             if isinstance(item, (Route, Sysctl)) and key in wanted and wanted[key] != observed.get(key):
@@ -515,7 +515,7 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
     before = {item.key for item in (saved.before if saved else ())}
     named = saved.desired if saved else {}
     guarding = any(of_type(named, Firewall))
-    others = [load(name) for name in saved_names() if owner and name != owner]
+    others = [load(name) for name in _state.names() if owner and name != owner]
     claimed = {item.key for other in others if other for item in of_type(other.desired, Route)}
     alone = not others and not any(item.owner not in ("", owner) for item in of_type(observed, Link))
 

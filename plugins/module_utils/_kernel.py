@@ -27,7 +27,7 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from . import _command, _conntrack, _foreign, _netns, _nft
@@ -472,9 +472,17 @@ class Kernel:
     # -------------------------------------------------------------------------------------------- observing
 
     def observe(
-        self, namespaces: Iterable[str], entries: bool = False, firewall: bool = False, tables: Collection[int] = ()
+        self,
+        namespaces: Iterable[str],
+        entries: bool = False,
+        *,
+        rules: bool = False,
+        programs: bool = False,
+        tables: Collection[int] = (),
     ) -> State:
         """What is in *namespaces*: links, addresses, routes; with *entries* also neighbours and forwarding entries.
+
+        With *rules* our nftables too, and with *programs* what of ours other programs have.
 
         Those are there without asking where a document's vxlan device is, which lives by them.
         A namespace that is not there is simply absent from the answer.
@@ -498,8 +506,9 @@ class Kernel:
             if entries or any(link.kind == "vxlan" and link.owner for link in links):
                 found += self._neighbours(name, names[name])
                 found += self._forwarding(name, names[name])
-        if firewall:
+        if rules:
             found += [wall for wall in [read_firewall()] if wall]
+        if programs:
             found += _foreign.read()
         state: State = {}
         for item in found:
@@ -674,6 +683,7 @@ class Kernel:
         return _command.found("nft")
 
     @staticmethod
+    @lru_cache(maxsize=8)
     def as_listed(wall: Firewall) -> Firewall:
         """The tables as this host's nft prints them, found out in a network namespace that ends with this call.
 

@@ -59,6 +59,7 @@ ROUTE_TYPES = {
     "throw": 9,
 }
 TUNNEL_MODES = {"any": 0, "ipip": 4, "mplsip": 137}
+NETWORKD, NETWORKMANAGER = "systemd-networkd", "NetworkManager"
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
 Key = tuple[Any, ...]
@@ -308,9 +309,9 @@ class Firewall:
 
 @dataclass(frozen=True)
 class Accept:
-    """What lets the overlay pass in another program's firewall, at the place that the program keeps for such rules.
+    """What another program is told, at the place that it keeps for that, so that it lets the overlay be.
 
-    ``program`` is docker, firewalld or ufw; ``rules`` are in its own words.
+    ``program`` is a firewall (docker, firewalld, ufw) or what configures links; ``rules`` are in its own words.
     """
 
     program: str
@@ -320,6 +321,11 @@ class Accept:
     @property
     def key(self) -> Key:
         return ("accept", self.program)
+
+    @property
+    def place(self) -> str:
+        """What it is, in a few words."""
+        return "%s %s" % ("settings of" if self.program in (NETWORKD, NETWORKMANAGER) else "accept in", self.program)
 
 
 Object = Union[
@@ -386,7 +392,7 @@ def describe(item: Object) -> str:
     if isinstance(item, File):
         return "file %s (mode %04o): %s" % (item.path, item.mode, json.dumps(item.content))
     if isinstance(item, Accept):
-        return "accept in %s: %s" % (item.program, "; ".join(item.rules))
+        return "%s: %s" % (item.place, "; ".join(item.rules))
     rules = sum(text.startswith('{"rule"') for text in item.objects)
     return "firewall podnet_overlay with %d rules and %d elements of sets" % (rules, len(item.elements))
 
@@ -622,6 +628,7 @@ _ROUTE_READERS: dict[str, Reader] = {
 _SECTIONS = (
     "version",
     "name",
+    "namespace",
     "namespaces",
     "links",
     "routes",
@@ -853,13 +860,15 @@ def parse(document: Mapping[str, Any], owner: str = "", namespace: str = "") -> 
     Args:
         document: as described in ``podnet.overlay.topology``.
         owner: the document's name, which its links and namespaces will carry.
-        namespace: where objects are that name no namespace of their own.
+        namespace: where objects are that name no namespace of their own; in place of the document's own word on it.
 
     Raises:
         Mistakes: every mistake in it, each with the place where it stands.
     """
     reading = Reading(namespace)
     raw = reading.mapping("document", document, _SECTIONS)
+    if not namespace and "namespace" in raw:
+        reading.namespace = reading.value("namespace", raw["namespace"], namespace_name, "")
     if raw.get("version", DOCUMENT_VERSION) != DOCUMENT_VERSION:
         reading.mistakes.append(
             "version: %r is not %d, the one that this release knows" % (raw["version"], DOCUMENT_VERSION)

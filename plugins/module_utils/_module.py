@@ -15,9 +15,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
-from ._engine import Failed, Result, converge, inventory
+from ._engine import Result, converge, inventory
 from ._kernel import KernelError, MissingLibrary
 from ._model import Mistakes, State, parse
+from ._state import Failed
 
 INTERPRETERS = (
     "/usr/bin/python3",
@@ -73,7 +74,7 @@ def run(module: AnsibleModule, read: Callable[[], State], *, named: bool = False
         return converge({}, absent=tuple(read().values()) if named else (), check=module.check_mode, **options)
 
     result = guarded(module, act)
-    for line in result.warnings:
+    for line in (*result.warnings, *result.shadowed):
         module.warn(line)
     operations = [str(operation) for operation in result.operations[:MOST_OPERATIONS]]
     if len(result.operations) > MOST_OPERATIONS:

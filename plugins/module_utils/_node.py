@@ -20,7 +20,7 @@ import shutil
 import sys
 import typing as t
 
-from . import _netns
+from . import _netns, _running
 
 VERSION = 1  # of what read() returns
 PYROUTE2_MINIMUM = (0, 7, 2)
@@ -30,8 +30,9 @@ OWNER = "podnet.overlay:"  # before the document's name, in the alias of what it
 OWN_PROTOCOLS = ("244", "podnet")  # of the routes that are ours, as number or by the name in PROTOCOL_FILE
 OWN_TABLE = "podnet_overlay"
 
+DOCUMENT_FOLDER = "/etc/podnet-overlay"
 STATE_FOLDER = "/var/lib/podnet-overlay"
-STATE_VERSION = 1
+STATE_VERSIONS = (1, 2)
 BOOT_FILE = "/etc/modules-load.d/podnet-overlay.conf"
 PROTOCOL_FILE = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
 
@@ -68,6 +69,7 @@ def read(
     bridge: str = "cni0",
     tunnel: str | None = None,
     namespaces: list[str] | None = None,
+    pods: bool = False,
 ) -> Facts:
     """Everything that podnet.overlay.node_info returns. Raises NodeError."""
     uname = os.uname()
@@ -84,6 +86,13 @@ def read(
     nft, chains, refusal = _nft(run)
     boot = _text(BOOT_FILE)
     carried, damage = _saved_state(name)
+    occupied = {}
+    if pods and not privileged:
+        raise NodeError(f"host {uname.nodename}: only root may see which processes are in the pods: use --become")
+    if pods:
+        own = [item["name"] for item in _namespaces(None) if item["owner"] == name]
+        foreign = [link["ifname"] for link in raw_links if link.get("master") == bridge and not _owned(link, name)]
+        occupied["pods"] = _running.pods(own, foreign)
 
     return {
         "version": VERSION,
@@ -126,6 +135,7 @@ def read(
             elsewhere=elsewhere,
             damage=damage,
         ),
+        **occupied,
     }
 
 
@@ -226,9 +236,8 @@ def foreign_routes(routes: list[Facts]) -> list[Facts]:
     ]
 
 
-def carried_by_state(state: Facts | None) -> Facts | None:
-    """What the saved document says that the host carries, or None."""
-    document = (state or {}).get("document") or {}
+def carried_by_document(document: Facts) -> Facts | None:
+    """What a saved document says that the host carries, or None."""
     peers = document.get("peers") or {}
     if not peers.get("subnet"):
         return None
@@ -440,6 +449,10 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
+def _owned(link: Facts, name: str) -> bool:
+    return _owner(link.get("ifalias", "")) == name
+
+
 def _owner(alias: str) -> str:
     return alias[len(OWNER) :] if alias.startswith(OWNER) else ""
 
@@ -616,18 +629,26 @@ def _namespaces(wanted: list[str] | None) -> list[Facts]:
 
 
 def _saved_state(name: str) -> tuple[Facts | None, str]:
-    """What the document's saved state says that the host carries and, if that cannot be read, what is wrong with it."""
-    path = f"{STATE_FOLDER}/{name}.json"
-    try:
-        with open(path, encoding="utf-8") as file:
-            state = json.load(file)
-    except (FileNotFoundError, PermissionError):
-        return None, ""
-    except (OSError, ValueError) as e:
-        return None, f"the saved state {path} is torn ({e})"
-    if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
-        return None, f"the saved state {path} is not of version {STATE_VERSION}, the one that this release knows"
-    try:
-        return carried_by_state(state), ""
-    except (AttributeError, LookupError, TypeError, ValueError) as e:
-        return None, f"the saved state {path} is damaged ({e})"
+    """What the saved document says that the host carries and, if that cannot be read, what is wrong with it."""
+    carried: Facts | None = None
+    for folder in (STATE_FOLDER, DOCUMENT_FOLDER):
+        path = f"{folder}/{name}.json"
+        try:
+            with open(path, encoding="utf-8") as file:
+                saved = json.load(file)
+        except (FileNotFoundError, PermissionError):
+            continue
+        except (OSError, ValueError) as e:
+            return None, f"the saved state {path} is torn ({e})"
+        if not isinstance(saved, dict) or (folder == STATE_FOLDER and saved.get("version") not in STATE_VERSIONS):
+            return (
+                None,
+                f"the saved state {path} is not of version {STATE_VERSIONS[-1]}, the one that this release knows",
+            )
+        try:
+            carried = (
+                carried_by_document(saved if folder == DOCUMENT_FOLDER else saved.get("document") or {}) or carried
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as e:
+            return None, f"the saved state {path} is damaged ({e})"
+    return carried, ""

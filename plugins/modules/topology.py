@@ -194,9 +194,9 @@ mistakes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._model import State, document_name
 from ansible_collections.podnet.overlay.plugins.module_utils._module import NAMESPACE, STATE, guarded, run
+from ansible_collections.podnet.overlay.plugins.module_utils._state import desired_state
 
 LIST = {"type": "list", "elements": "dict"}
 DOCUMENT = {
@@ -231,6 +231,8 @@ def main() -> None:
     )
     params = module.params
     document = {key: value for key, value in (params["document"] or {}).items() if value is not None}
+    if params["namespace"]:
+        document["namespace"] = params["namespace"]
     if params["peers"] is not None and document.get("peers"):
         document["peers"] = {**document["peers"], "table": params["peers"]}
     if params["groups"] and (document.get("firewall") or {}).get("policy") is not None:
@@ -240,7 +242,7 @@ def main() -> None:
         }
 
     def read() -> State:
-        return desired_state(document, params["name"], params["namespace"])
+        return desired_state(document, params["name"])
 
     run(
         module,

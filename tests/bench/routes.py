@@ -22,9 +22,9 @@ if os.environ.get("PODNET_BENCH") != "inside":
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
 from ansible_collections.podnet.overlay.plugins.module_utils._difference import difference
-from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._kernel import Kernel
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Route, of_type
+from ansible_collections.podnet.overlay.plugins.module_utils._state import desired_state
 
 COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
 REPEATS = 5

@@ -343,13 +343,13 @@ def test_operators_files_for_a_namespace_are_left_alone_and_ours_can_be_read_by_
 
 
 def test_what_a_killed_run_leaves_of_an_older_document_goes_with_the_next(underlay: Host) -> None:
-    """The state file of a run that was killed right after it was written: the older document's route is remembered."""
+    """A run that was killed before its end: its route, which no mark tells, is remembered."""
     route = {"dst": "10.77.0.0/24", "via": "198.51.100.12", "protocol": "static"}
     underlay.module("topology", document={"routes": [route]})
     path = "/var/lib/podnet-overlay/overlay.json"
     saved = json.loads(underlay.run(f"cat {path}").stdout)
-    torn = {**saved, "document": {"version": 1, "links": []}, "previous": [saved["document"]]}
-    underlay.run("sh", "-c", f"cat > {path} <<'EOF'\n{json.dumps(torn)}\nEOF")
+    killed = {**saved, "previous": [{"routes": [route]}]}
+    underlay.run("sh", "-c", f"rm /etc/podnet-overlay/overlay.json; cat > {path} <<'EOF'\n{json.dumps(killed)}\nEOF")
     underlay.module("topology", document={"links": []})
     assert "10.77.0.0/24" not in routes(underlay)
     assert json.loads(underlay.run(f"cat {path}").stdout)["previous"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,9 +13,9 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _inventory, _leases, _node, _plan
-from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
+from ansible_collections.podnet.overlay.plugins.module_utils import _inventory, _leases, _node, _plan, _state
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, describe
+from ansible_collections.podnet.overlay.plugins.module_utils._state import desired_state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -298,10 +299,11 @@ def take_leases(leases: Any) -> None:
 
 def take_saved(state: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        for module in (_engine, _node):
+        for module in (_state, _node):
             patch.setattr(module, "STATE_FOLDER", folder)
+            patch.setattr(module, "DOCUMENT_FOLDER", os.path.join(folder, "etc"))
         pathlib.Path(folder, "overlay.json").write_text(json.dumps(state, default=str, skipkeys=True), encoding="utf-8")
-        saved = told(lambda: _engine.load("overlay"))
+        saved = told(lambda: _state.load("overlay"))
         told(lambda: saved and saved.desired)
         carried, _torn = _node._saved_state("overlay")
         if carried:

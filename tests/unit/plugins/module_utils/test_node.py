@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _engine, _model, _nft, _node
+from ansible_collections.podnet.overlay.plugins.module_utils import _model, _nft, _node, _state
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -110,15 +110,14 @@ def test_a_saved_document_says_what_is_carried() -> None:
             "peer": {"name": "eth0", "namespace": "db", "addresses": [{"address": "10.244.0.3"}]},
         },
     ]
-    assert _node.carried_by_state({"version": 1, "document": {"peers": peers, "links": links}}) == {
+    assert _node.carried_by_document({"peers": peers, "links": links}) == {
         "network": "10.244.0.0/16",
         "subnet": "10.244.0.0/24",
         "public_ip": "198.51.100.11",
         "backend": "ipip",
         "pods": {"web": "10.244.0.2", "db": "10.244.0.3"},
     }
-    assert _node.carried_by_state(None) is None
-    assert _node.carried_by_state({"version": 1, "document": None}) is None
+    assert _node.carried_by_document({}) is None
 
 
 @pytest.mark.parametrize(
@@ -203,12 +202,14 @@ def test_the_words_are_the_engines() -> None:
     assert _node.OWN_PROTOCOLS[0] == str(_model.OVERLAY_PROTOCOL)
     assert _model.ROUTE_PROTOCOLS[_node.OWN_PROTOCOLS[1]] == _model.OVERLAY_PROTOCOL
     assert _node.OWN_TABLE == _nft.TABLE
-    assert (_node.STATE_FOLDER, _node.STATE_VERSION) == (_engine.STATE_FOLDER, _engine.STATE_VERSION)
+    assert (_node.DOCUMENT_FOLDER, _node.STATE_FOLDER) == (_state.DOCUMENT_FOLDER, _state.STATE_FOLDER)
+    assert _node.STATE_VERSIONS == _state.KNOWN_VERSIONS
 
 
-@pytest.mark.parametrize("text", ['{"version": 1, "docu', '{"version": 2, "document": {}}', "[]", ""])
+@pytest.mark.parametrize("text", ['{"version": 1, "docu', '{"version": 3, "document": {}}', "[]", ""])
 def test_a_saved_state_that_cannot_be_read_is_fatal(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_node, "STATE_FOLDER", str(tmp_path))
+    monkeypatch.setattr(_node, "DOCUMENT_FOLDER", str(tmp_path / "etc"))
     assert _node._saved_state("overlay") == (None, "")
     (tmp_path / "overlay.json").write_text(text)
     carried, damage = _node._saved_state("overlay")

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _files, _inventory, _leases, _plan, _shares
-from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._facts import Facts
 from ansible_collections.podnet.overlay.plugins.module_utils._leases import Lease, Leases
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Firewall, of_type
+from ansible_collections.podnet.overlay.plugins.module_utils._state import desired_state
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,136 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the life of a host does to an overlay that was there: what a document implies, what shadows it, what is fought over. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ._difference import Operation
+from ._model import MAIN_TABLE, OVERLAY_PROTOCOL, Address, Key, Link, Object, Route, State, describe, of_type
+
+KERNEL_PROTOCOL = 2  # rtnetlink(7): RTPROT_KERNEL
+
+PATIENCE = 3
+"""So many repairs of one thing are made at once; whoever undoes it again is fought with pauses."""
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds
+CALM = 600.0
+"""After so many seconds without a repair, all is forgotten."""
+
+
+def connected(desired: State, observed: State) -> State:
+    """The kernel's own routes of addresses that are there, where they are not: nothing but a route brings them back.
+
+    An address that is yet to be made brings its route along.
+    """
+    found: State = {}
+    for address in of_type(desired, Address):
+        link = observed.get(("link", address.namespace, address.dev))
+        wanted = desired.get(("link", address.namespace, address.dev))
+        if observed.get(address.key) != address or not isinstance(link, Link) or not link.up or address.peer:
+            continue
+        if (
+            not isinstance(wanted, Link)
+            or wanted.external
+            or wanted.kind != link.kind
+            or wanted.options != link.options
+        ):
+            continue  # it may be about to be made anew
+        local = ipaddress.IPv4Interface(address.address)
+        if local.network.prefixlen == 32:
+            continue
+        route = Route(
+            address.namespace, str(local.network), dev=address.dev, src=str(local.ip), protocol=KERNEL_PROTOCOL
+        )
+        present = observed.get(route.key)
+        if not isinstance(present, Route) or present.protocol != KERNEL_PROTOCOL:
+            found[route.key] = route
+    return found
+
+
+def shadows(desired: State, observed: State) -> Iterator[str]:
+    """Foreign routes that take packets of ours away, since they are more specific. Linear in routes."""
+    ours = {
+        ipaddress.IPv4Network(route.dst): route
+        for route in of_type(desired, Route)
+        if not route.namespace and route.table == MAIN_TABLE and route.protocol == OVERLAY_PROTOCOL
+    }
+    lengths = sorted({network.prefixlen for network in ours})
+    for route in of_type(observed, Route):
+        if route.namespace or route.table != MAIN_TABLE or route.protocol in (OVERLAY_PROTOCOL, KERNEL_PROTOCOL):
+            continue
+        network = ipaddress.IPv4Network(route.dst)
+        for length in lengths:
+            shadowed = ours.get(network.supernet(new_prefix=length)) if length < network.prefixlen else None
+            if shadowed is not None:
+                yield "%s takes packets from %s" % (describe(route), describe(shadowed))
+
+
+# ------------------------------------------------------------------------------------------------ what is fought over
+
+
+@dataclass
+class _Fight:
+    repairs: int = 0
+    last: float = 0.0
+    pause: float = 0.0
+    who: str = ""
+
+
+@dataclass
+class Backoff:
+    """Which objects are not repaired just now, because something keeps undoing it, or because the kernel refused."""
+
+    fights: dict[Key, _Fight] = field(default_factory=dict)
+
+    def repaired(self, keys: Iterable[Key], now: float, who: str = "") -> list[Key]:
+        """Take note of repairs; those with which a fight begins."""
+        begun = []
+        for key in keys:
+            fight = self.fights.setdefault(key, _Fight())
+            if now - fight.last > CALM:
+                fight.repairs, fight.pause = 0, 0.0
+            fight.repairs, fight.last, fight.who = fight.repairs + 1, now, who or fight.who
+            if fight.repairs >= PATIENCE:
+                if not fight.pause:
+                    begun.append(key)
+                fight.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
+        return begun
+
+    def refused(self, key: Key, now: float) -> None:
+        """The kernel did not take it: try again after a pause."""
+        fight = self.fights.setdefault(key, _Fight())
+        fight.last, fight.pause = now, min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
+
+    def held(self, now: float) -> set[Key]:
+        """What has to wait."""
+        return {key for key, fight in self.fights.items() if now < fight.last + fight.pause}
+
+    def next(self, now: float) -> float | None:
+        """Seconds until the first that waits may be tried again, None if none waits."""
+        ends = [fight.last + fight.pause for fight in self.fights.values() if now < fight.last + fight.pause]
+        return min(ends) - now if ends else None
+
+    def forget(self, now: float) -> None:
+        """Drop what has been calm for long."""
+        self.fights = {key: fight for key, fight in self.fights.items() if now - fight.last <= max(CALM, fight.pause)}
+
+
+def without(operations: Iterable[Operation], held: set[Key], observed: Mapping[Key, Object]) -> list[Operation]:
+    """The operations that do not touch what is held, nor anything that lives on a held link that is not there."""
+    kept = []
+    for operation in operations:
+        item = operation.item
+        places = {
+            ("link", getattr(item, "namespace", ""), name)
+            for name in (getattr(item, "dev", ""), getattr(item, "master", ""))
+            if name
+        } | {("namespace", getattr(item, "namespace", ""))}
+        if item.key in held or any(place in held and place not in observed for place in places):
+            continue
+        kept.append(operation)
+    return kept

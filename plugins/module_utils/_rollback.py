@@ -1,0 +1,129 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A change that waits to be confirmed: who cannot reach the host any more cannot undo it, so the host does it itself.
+
+The document from before lies in a file with a deadline, and a process of its own waits for it. Whoever removes the file has
+confirmed the change. After a reboot what is still there is undone before anything is applied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ._atomic import write_atomically
+from ._state import STATE_FOLDER, Failed, read_json
+
+FOLDER = os.path.join(STATE_FOLDER, "rollback")
+COMMAND = "/usr/local/sbin/podnet-overlay"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The document to go back to (None: there was none), and until when the change may be confirmed."""
+
+    name: str
+    document: Mapping[str, Any] | None
+    timeout: float
+    """In seconds."""
+    deadline: float
+    """In seconds since boot: setting the clock does not move it."""
+    boot: str
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is undone; 0 if that is due, as after a reboot."""
+        return max(0.0, self.deadline - _since_boot()) if self.boot == _boot() else 0.0
+
+
+def arm(name: str, document: Mapping[str, Any] | None, timeout: float) -> bool:
+    """See to it that *name* goes back to *document* unless that is confirmed; whether nothing was pending before.
+
+    What was pending already is what is gone back to: it was confirmed last.
+
+    Raises:
+        Failed: it cannot be arranged; nothing was changed.
+    """
+    if not os.access(COMMAND, os.X_OK):
+        raise Failed(
+            "%s is not there, which would undo an unconfirmed change: run the role podnet.overlay.node, "
+            "or leave out confirm_timeout" % COMMAND
+        )
+    before = pending(name)
+    now = before or Pending(name, document, timeout, 0.0, _boot())
+    _write(replace(now, timeout=timeout, deadline=_since_boot() + timeout, boot=_boot()))
+    # In a session of its own it outlives the connection that the change may cut.
+    subprocess.Popen(
+        [COMMAND, "rollback", name],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return before is None
+
+
+def extend(name: str) -> None:
+    """Count the time from now on: the change has been made."""
+    now = pending(name)
+    if now is not None:
+        _write(replace(now, deadline=_since_boot() + now.timeout))
+
+
+def disarm(name: str) -> bool:
+    """Confirm the change; whether there was one to confirm."""
+    try:
+        os.unlink(_path(name))
+    except FileNotFoundError:
+        return False
+    with contextlib.suppress(OSError):
+        os.rmdir(FOLDER)
+    return True
+
+
+def pending(name: str) -> Pending | None:
+    """The unconfirmed change of a document.
+
+    Raises:
+        Mistakes: its file cannot be read.
+    """
+    raw = read_json(_path(name), "unconfirmed change")
+    return Pending(**raw) if raw is not None else None
+
+
+def names() -> list[str]:
+    """The documents with unconfirmed changes."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(name[:-5] for name in os.listdir(FOLDER) if name.endswith(".json") and not name.startswith("."))
+    return []
+
+
+def _write(change: Pending) -> None:
+    try:
+        write_atomically(_path(change.name), json.dumps(asdict(change)) + "\n", 0o600)
+    except OSError as error:
+        raise Failed(
+            "cannot write %s (%s): make room or make it writable, and run again" % (_path(change.name), error.strerror)
+        ) from error
+
+
+def _path(name: str) -> str:
+    return os.path.join(FOLDER, name + ".json")
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
