@@ -2,37 +2,56 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Other programs' firewalls, and what has to be said in each so that the overlay passes.
+"""Other programs that stop an overlay, and what each has to be told so that it does not.
 
-An accept in our table never overrides a drop in another's. So a drop of Docker's, firewalld's or ufw's is answered at the
-place that the program itself keeps for such rules: ``_foreign_docker``, ``_foreign_firewalld``, ``_foreign_ufw``. Nothing
-else of theirs is touched. They let pass whom it may concern; who may send at all is the business of our own table.
+Firewalls: an accept in our table never overrides a drop in another's. So a drop of Docker's, firewalld's or ufw's is answered
+at the place that the program itself keeps for such rules: ``_foreign_docker``, ``_foreign_firewalld``, ``_foreign_ufw``. They
+let pass whom it may concern; who may send at all is the business of our own table.
+
+Those that configure links, systemd-networkd and NetworkManager: in their own drop-ins they are told to leave ours alone.
+
+Nothing else of theirs is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from . import _foreign_docker, _foreign_firewalld, _foreign_ufw
-from ._model import Accept
+from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
+from ._model import NETWORKD, NETWORKMANAGER, Accept
 
 # firewalld comes before Docker: its reload flushes the iptables of Docker.
-_PROGRAMS: dict[str, Any] = {"firewalld": _foreign_firewalld, "docker": _foreign_docker, "ufw": _foreign_ufw}
+_FIREWALLS: dict[str, Any] = {"firewalld": _foreign_firewalld, "docker": _foreign_docker, "ufw": _foreign_ufw}
+_PROGRAMS: dict[str, Any] = {NETWORKD: _foreign_networkd, NETWORKMANAGER: _foreign_networkmanager, **_FIREWALLS}
 
 
 def active() -> list[str]:
-    """The programs whose firewall is in force on this host now. No process is started for one that is not there."""
-    return [program for program, module in _PROGRAMS.items() if module.active()]
+    """The firewalls that are in force on this host now. No process is started for one that is not there."""
+    return [program for program, module in _FIREWALLS.items() if module.active()]
 
 
 def wanted(program: str, owner: str, *, network: str, backend: str, port: int | None) -> Accept:
-    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets.
-
-    What pods send to the node itself is the operator's to let in, as it is with Flannel.
-    """
-    rules = _PROGRAMS[program].rules(network=network, backend=backend, port=port)
+    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets."""
+    rules = _FIREWALLS[program].rules(network=network, backend=backend, port=port)
     return Accept(program, tuple(sorted(rules)), owner)
+
+
+def accepts(
+    owner: str, *, network: str, backend: str, port: int | None, links: Collection[str], uplinks: Collection[str]
+) -> list[Accept]:
+    """What the programs that are in force on this host now have to be told. None is started that is not there.
+
+    Firewalls let pass the network both ways, and to this node the tunnel's packets. What pods send to the node itself is
+    the operator's to let in, as it is with Flannel. The others leave *links* alone, which are the overlay's, and the overlay's
+    routes through *uplinks*, which are not.
+    """
+    told = {
+        program: module.rules(network=network, backend=backend, port=port, links=links, uplinks=uplinks)
+        for program, module in _PROGRAMS.items()
+        if module.active()
+    }
+    return [Accept(program, tuple(sorted(rules)), owner) for program, rules in told.items() if rules]
 
 
 def read() -> Iterator[Accept]:

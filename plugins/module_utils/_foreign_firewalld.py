@@ -27,7 +27,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
 from ._atomic import write_atomically
-from ._command import attempt, found, run
+from ._command import attempt, found, run, runs
 from ._model import ALIAS_PREFIX
 
 _FOLDER = "/etc/firewalld/policies"
@@ -70,19 +70,7 @@ def active() -> bool:
 
 
 def _runs() -> bool:
-    """Whether there is a process of firewalld's in this network namespace."""
-    if not found("firewall-cmd"):
-        return False
-    here = os.stat("/proc/self/ns/net").st_ino
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open("/proc/%s/comm" % pid, encoding="utf-8", errors="replace") as file:
-                name = file.read()
-            if name == "firewalld\n" and os.stat("/proc/%s/ns/net" % pid).st_ino == here:
-                return True
-        except OSError:  # it has ended
-            continue
-    return False
+    return found("firewall-cmd") and runs("firewalld")
 
 
 def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:

@@ -1,0 +1,82 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A file of ours in the folder that another program keeps for its users' settings, such as ``conf.d``.
+
+Its first line says whose it is. So a file of that name that the operator made is told from ours, and is never written over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ._atomic import missing_folders, write_atomically
+from ._model import ALIAS_PREFIX
+
+_MARK = "# " + ALIAS_PREFIX
+_FOLDER = "# its folder came with it"
+
+
+class DropIn(NamedTuple):
+    """What a file of ours holds: lines without those that only say whose it is."""
+
+    owner: str
+    lines: tuple[str, ...]
+    with_folder: bool = False
+
+
+def read(path: str) -> DropIn | None:
+    """The file at *path*, if it is ours."""
+    first, *lines = _text(path).split("\n")
+    if not first.startswith(_MARK):
+        return None
+    held = tuple(line for line in lines if line != _FOLDER)
+    return DropIn(first[len(_MARK) :], held[:-1] if held and not held[-1] else held, _FOLDER in lines)
+
+
+def check(path: str) -> None:
+    """Raise where somebody else's file has the place of ours.
+
+    Raises:
+        OSError: that is so.
+    """
+    if read(path) is None and os.path.lexists(path):
+        raise OSError(errno.EEXIST, "%s is there and not ours: rename that file, or remove it" % path)
+
+
+def write(path: str, owner: str, lines: Iterable[str]) -> bool:
+    """Make the file hold this; without lines it goes, with its folder where that came with it. Whether that was a change.
+
+    Raises:
+        OSError: it cannot be written, or a file that is not ours is there.
+    """
+    check(path)
+    there, wanted = read(path), tuple(lines)
+    if not wanted:
+        return _remove(path, there)
+    if there and (there.owner, there.lines) == (owner, wanted):
+        return False
+    folder = [_FOLDER] if (there.with_folder if there else missing_folders(path)) else []
+    write_atomically(path, "\n".join([_MARK + owner, *folder, *wanted, ""]))
+    return True
+
+
+def _remove(path: str, there: DropIn | None) -> bool:
+    if there is None:
+        return False
+    os.unlink(path)
+    if there.with_folder and not os.listdir(os.path.dirname(path)):
+        os.rmdir(os.path.dirname(path))
+    return True
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

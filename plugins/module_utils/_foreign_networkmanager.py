@@ -1,0 +1,72 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""NetworkManager: the overlay's links are left alone.
+
+It takes a bridge or a tunnel that others made as "connected (externally)" and does not touch it, and veth pairs are kept
+from it by a udev rule of its own. Both end where it is told to manage all devices, or has a profile that fits one of ours.
+``managed=0`` of a device section comes before that. Its files are read in the order of their names and the last one counts.
+An operator's ``unmanaged-devices`` is another setting, which this does not replace.
+
+Sources: NetworkManager.conf(5), nmcli(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import _dropin
+from ._command import enabled, found, run, runs
+
+CONF = "/etc/NetworkManager/conf.d/zz-podnet-overlay.conf"
+_UNMANAGED = " unmanaged"
+_MATCH = "interface-name:="
+
+
+def active() -> bool:
+    """Whether it runs or will at the next boot, or has our file: that stays while it is stopped."""
+    return _dropin.read(CONF) is not None or _runs() or enabled("NetworkManager.service")
+
+
+def _runs() -> bool:
+    return runs("NetworkManager")
+
+
+def rules(*, links: Iterable[str], **_words: object) -> list[str]:
+    """What it has to be told: *links* are the overlay's."""
+    return [name + _UNMANAGED for name in links]
+
+
+def read() -> tuple[list[str], str]:
+    """What it is told, and for whom."""
+    there = _dropin.read(CONF)
+    if there is None:
+        return [], ""
+    names = [
+        spec[len(_MATCH) :]
+        for line in there.lines
+        if line.startswith("match-device=")
+        for spec in line.partition("=")[2].split(",")
+        if spec.startswith(_MATCH)
+    ]
+    edited = " (edited)" if there.lines != _conf(names) else ""
+    return [name + _UNMANAGED + edited for name in names] or ["nothing" + edited], there.owner
+
+
+def write(owner: str, rules: Iterable[str]) -> None:
+    """Tell it this, now if it runs."""
+    names = [rule.split(_UNMANAGED)[0] for rule in rules if _UNMANAGED in rule]
+    if _dropin.write(CONF, owner, _conf(names)) and _runs() and found("nmcli"):
+        run("nmcli", "general", "reload", "conf")
+
+
+def _conf(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        "# NetworkManager leaves these alone: the overlay's links. Written and removed by podnet.overlay.",
+        "[device-podnet-overlay]",
+        "match-device=" + ",".join(_MATCH + name for name in names),
+        "managed=0",
+    )
