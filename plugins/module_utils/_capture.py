@@ -5,14 +5,13 @@
 """Frames and nftables' verdicts at many points of a host at once, recorded by a process in the background.
 
 All that it changes on the host, the trace, the kernel undoes at the process's end.
-Sources: packet(7), linux/filter.h, linux/if_packet.h.
+Sources: packet(7), linux/if_packet.h.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -24,7 +23,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
-from . import _netns, _nftrace
+from . import _bpf, _netns, _nftrace
 from ._nftrace import Condition
 from ._recorder import Failed, Recorder
 
@@ -39,20 +38,13 @@ _ICMP, _IPIP, _UDP = b"\x01", b"\x04", b"\x11"
 _VXLAN = b"\x08"  # RFC 7348: the flag of a valid VNI
 _ERRORS = b"\x03\x05\x0b"  # of ICMP: unreachable, redirect, time exceeded
 
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
 _SIOCGIFHWADDR = 0x8927
 _BUFFER = 4 << 20
 _TRACES, _MOST_TRACES = 8, 50_000  # messages of nftables for each frame of the limit, and of a namespace
 _TURN = 10_000  # packets of one socket, more than its buffer holds, before another has its turn
 _PATIENCE = 20  # seconds for nft to answer
-
-_LOAD, _LOAD_BY_X, _HEADER_TO_X, _EQUAL, _RETURN = 0x20, 0x40, 0xB1, 0x15, 0x06  # linux/bpf_common.h
-_WIDTH = {1: 0x10, 2: 0x08, 4: 0x00}
-_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL: right with and without an Ethernet header
-_MOST_INSTRUCTIONS = 4096
-
-Instruction = tuple[int, int, int, int]
 
 
 def chosen(addresses: t.Sequence[str], underlay: t.Sequence[str], *, everything: bool) -> list[list[Condition]]:
@@ -88,22 +80,6 @@ def chosen(addresses: t.Sequence[str], underlay: t.Sequence[str], *, everything:
     return found
 
 
-def program(alternatives: list[list[Condition]], *, start: int, snap: int) -> list[Instruction]:
-    """The classic BPF program that takes SNAP bytes of these packets, whose IP header is at START, and no others."""
-    code: list[Instruction] = [(_HEADER_TO_X, 0, 0, start)]
-    for conditions in alternatives:
-        for number, (base, offset, value) in enumerate(conditions, 1):
-            if base == "protocol":
-                code.append((_LOAD, 0, 0, _PROTOCOL))
-            else:
-                load = _LOAD if base == "network" else _LOAD_BY_X
-                code.append((load | _WIDTH[len(value)], 0, 0, start + offset))
-            # To the next alternative: two instructions for each condition left, and the return.
-            code.append((_EQUAL, 0, 2 * (len(conditions) - number) + 1, int.from_bytes(value, "big")))
-        code.append((_RETURN, 0, 0, snap))
-    return [*code, (_RETURN, 0, 0, 0)]
-
-
 @dataclass
 class Point:
     """An interface, its socket and what was seen there."""
@@ -121,12 +97,8 @@ class Point:
         request = struct.pack("16s24x", os.fsencode(self.interface))
         self.kind, self.mac = struct.unpack_from("=16xH6s", fcntl.ioctl(self.socket, _SIOCGIFHWADDR, request))
         self.link = ETHERNET if self.kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK) else RAW
-        code = program(alternatives, start=_ETHER_HEADER if self.link == ETHERNET else 0, snap=self.snap)
-        if len(code) > _MOST_INSTRUCTIONS:
-            raise Failed("too many addresses for the kernel's filter")
-        filled = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
-        where = struct.pack("@HP", len(code), ctypes.addressof(filled))
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, where)
+        start = _ETHER_HEADER if self.link == ETHERNET else 0
+        _bpf.attach(self.socket, _bpf.program(alternatives, start=start, snap=self.snap))
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
