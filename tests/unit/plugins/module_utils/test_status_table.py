@@ -94,7 +94,7 @@ def test_a_fleet_as_a_table() -> None:
         "web@node1  db@node2  10.244.2.2  84: 3/3, 1480: 0/3    2 h ago",
         "",
         "node1: watcher: repaired 1 link, 2 route; last repair 2 h ago",
-        "node1: web@node1 to db@node2 10.244.2.2, 1480 bytes: 3 of 3 lost, no answer, 2 h ago",
+        "node1: web@node1 to db@node2 10.244.2.2, 1480 bytes: 3 of 3 lost, no answer; 2 h ago",
         f"node2: drift: {drift}",
         "node3: unreachable: timed out",
         "node4: has no overlay: run overlay.yml on it",
@@ -203,7 +203,7 @@ def test_as_data() -> None:
                 "age": 150,
             }
         ],
-        "remarks": ["web@node1 to db@node2 10.244.2.2, 84 bytes: 1 of 3 lost, no answer, 2 min ago"],
+        "remarks": ["web@node1 to db@node2 10.244.2.2, 84 bytes: 1 of 3 lost, no answer; 2 min ago"],
     }
     assert found["nodes"][1]["subnet"] == "10.244.2.0/24"
     assert found["nodes"][1]["reason"] == "timed out"

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a host's overlay is: its documents against the kernel, the watcher's counters, the results of the last probes.
+
+It only looks, and waits for nobody's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from . import _command, _engine, _probe_record, _rollback, _state
+from ._kernel import KernelError
+from ._model import Mistakes, Route, of_type
+
+VERSION = 1
+MOST_LINES = 100
+"""So many lines of drift are told: a thousand hosts that lack a thousand routes each would send 100 MB."""
+WATCH_UNIT = "podnet-overlay-watch.service"
+WATCH_UNIT_FILE = "/etc/systemd/system/" + WATCH_UNIT
+
+
+def read() -> dict[str, Any]:
+    """The host's status, as goes into JSON. What cannot be told of a document is its ``error``.
+
+    Raises:
+        MissingLibrary: there are documents, and pyroute2 is not installed.
+        PermissionError: this needs root.
+    """
+    return {
+        "version": VERSION,
+        "hostname": platform.node(),
+        "time": time.time(),
+        "documents": [_document(name) for name in _state.names()],
+        "watcher": _watcher(),
+        "probes": _probe_record.read(),
+    }
+
+
+def _document(name: str) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "name": name,
+        **dict.fromkeys(("backend", "network", "subnet", "public_ip"), ""),
+        "mtu": None,
+        "routes": {"wanted": 0, "present": 0},
+        "drift": [],
+        "drift_count": 0,
+        "shadowed": [],
+        "unconfirmed": None,
+        "error": "",
+    }
+    try:
+        saved = _state.load(name)
+        if saved is None:  # it was torn down just now
+            return {**told, "error": "its files are gone"}
+        if not saved.document:
+            return {**told, "error": "the run that brought it was killed before its end: run it again"}
+        told.update(_named(saved.document))
+        pending = _rollback.pending(name)
+        told["unconfirmed"] = None if pending is None else round(pending.left, 1)
+        wanted = {route.key for route in of_type(saved.reached, Route) if not route.namespace}
+        result = _engine.reconcile(name, check=True)
+        amiss = {operation.item.key for operation in result.operations}
+        told["routes"] = {"wanted": len(wanted), "present": len(wanted - amiss)}
+        told["drift"] = [str(operation) for operation in result.operations[:MOST_LINES]]
+        told["drift_count"] = len(result.operations)
+        told["shadowed"] = list(result.shadowed[:MOST_LINES])
+    except Mistakes as error:
+        told["error"] = "; ".join(error.lines)
+    except (_state.Failed, KernelError) as error:
+        told["error"] = str(error)
+    return told
+
+
+def _named(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the document calls itself by."""
+    clause = document.get("peers") or {}
+    mtus = [link.get("mtu") for link in document.get("links") or [] if link.get("kind") == "bridge"]
+    named = {key: clause.get(key) or "" for key in ("backend", "network", "subnet", "public_ip")}
+    return {**named, "mtu": mtus[0] if mtus else None}
+
+
+def _watcher() -> dict[str, Any] | None:
+    """Whether the watcher runs and what it has counted since the host booted; None where there is none."""
+    if not os.path.exists(WATCH_UNIT_FILE):
+        return None
+    from . import _metrics
+
+    metrics = _metrics.read()
+    repairs: dict[str, int] = {}
+    for (metric, labels), value in metrics.items():
+        if metric == _metrics.REPAIRS:
+            kind = dict(labels)["kind"]
+            repairs[kind] = repairs.get(kind, 0) + int(value)
+    last = [value for (metric, _labels), value in metrics.items() if metric == _metrics.LAST_REPAIR and value]
+    return {
+        "running": _command.found("systemctl")
+        and not _command.attempt("systemctl", "is-active", WATCH_UNIT).returncode,
+        "repairs": repairs,
+        "failures": _total(metrics, _metrics.FAILURES),
+        "held": _total(metrics, _metrics.HELD),
+        "last_repair": max(last) if last else None,
+    }
+
+
+def _total(metrics: Mapping[tuple[str, Any], float], name: str) -> int:
+    return int(sum(value for (metric, _labels), value in metrics.items() if metric == name))

@@ -1,0 +1,201 @@
+"""status against the kernel, and the playbook on a fleet of namespace hosts."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.hosts import Host
+from tests.kernel.test_playbooks import UNREACHABLE, Fleet, fleet_of
+from tests.kernel.test_topology import PEERS, everything, node
+
+
+@pytest.fixture
+def joined(underlay: Host) -> Host:
+    """A node of an overlay of three."""
+    underlay.module("topology", document=node(), peers=PEERS)
+    return underlay
+
+
+def status(host: Host, **options: Any) -> dict[str, Any]:
+    before = everything(host)
+    found = host.module("status", **options)
+    assert not found["changed"]
+    assert everything(host) == before
+    return found
+
+
+def only(host: Host) -> dict[str, Any]:
+    (document,) = status(host)["documents"]
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_host_without_an_overlay_has_no_documents(host: Host) -> None:
+    found = status(host, check=True)
+    assert (found["documents"], found["watcher"], found["probes"]) == ([], None, [])
+    assert abs(found["time"] - time.time()) < 60
+
+
+def test_a_sound_node(joined: Host) -> None:
+    assert only(joined) == {
+        "name": "overlay",
+        "backend": "vxlan",
+        "network": "",
+        "subnet": "10.244.0.0/24",
+        "public_ip": "198.51.100.11",
+        "mtu": 1450,
+        "routes": {"wanted": 2, "present": 2},
+        "drift": [],
+        "drift_count": 0,
+        "shadowed": [],
+        "unconfirmed": None,
+        "error": "",
+    }
+
+
+def test_routes_that_are_gone_or_lead_elsewhere_are_drift_and_not_present(joined: Host) -> None:
+    joined.sh("ip route del 10.244.1.0/24; ip route replace 10.244.2.0/24 via 198.51.100.12 proto 244")
+    found = only(joined)
+    assert found["routes"] == {"wanted": 2, "present": 0}
+    assert found["drift_count"] == len(found["drift"]) == 2
+    assert "add route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink proto podnet" in found["drift"]
+    assert any(re.match("(change|replace) route 10.244.2.0/24 ", line) for line in found["drift"])
+
+
+def test_a_deleted_tunnel_takes_its_routes_along(joined: Host) -> None:
+    joined.sh("ip link del flannel.1; sysctl -qw net.ipv4.ip_forward=0")
+    found = only(joined)
+    assert found["routes"] == {"wanted": 2, "present": 0}
+    assert any("link flannel.1" in line for line in found["drift"])
+    assert any("net.ipv4.ip_forward" in line for line in found["drift"])
+
+
+def test_what_a_pod_lacks_is_drift_and_no_route_of_the_node(joined: Host) -> None:
+    joined.sh("ip -n web route del default")
+    found = only(joined)
+    assert (found["routes"], found["drift_count"]) == ({"wanted": 2, "present": 2}, 1)
+
+
+def test_much_drift_is_counted_and_not_told_line_by_line(underlay: Host) -> None:
+    peers = {f"10.244.{number}.0/24": f"198.51.100.{11 + number}" for number in range(151)}
+    underlay.module("topology", document=node(), peers=peers)
+    underlay.sh("ip route flush proto 244")
+    found = only(underlay)
+    assert (len(found["drift"]), found["drift_count"]) == (100, 150)
+    assert found["routes"] == {"wanted": 150, "present": 0}
+
+
+def test_a_more_specific_foreign_route_is_told_and_is_no_drift(joined: Host) -> None:
+    joined.sh("ip route add 10.244.1.128/25 via 198.51.100.12 proto static")
+    found = only(joined)
+    assert found["drift"] == []
+    (line,) = found["shadowed"]
+    assert "10.244.1.128/25" in line
+    assert "10.244.1.0/24" in line
+
+
+def test_several_documents_are_told_each(joined: Host) -> None:
+    joined.module("topology", name="lab", document={"links": [{"name": "br-lab", "kind": "bridge"}]})
+    joined.sh("ip link del br-lab")
+    lab, overlay = sorted(status(joined)["documents"], key=lambda item: str(item["name"]))
+    assert (lab["name"], lab["drift_count"], lab["routes"]) == ("lab", 1, {"wanted": 0, "present": 0})
+    assert (lab["backend"], lab["mtu"]) == ("", None)
+    assert overlay["drift"] == []
+
+
+def test_what_cannot_be_read_is_told_in_its_place(joined: Host) -> None:
+    joined.sh("echo '{\"peers' > /etc/podnet-overlay/overlay.json")
+    found = only(joined)
+    assert "/etc/podnet-overlay/overlay.json cannot be read" in found["error"]
+    assert found["routes"] == {"wanted": 0, "present": 0}
+
+
+def test_a_first_run_that_was_killed_is_told(host: Host) -> None:
+    state = {"version": 2, "name": "overlay", "before": [], "previous": [node(namespaces=[])], "folders": []}
+    host.sh(f"mkdir /var/lib/podnet-overlay; echo '{json.dumps(state)}' > /var/lib/podnet-overlay/overlay.json")
+    assert only(host)["error"] == "the run that brought it was killed before its end: run it again"
+
+
+def test_the_recorded_probes_are_told_with_their_time(joined: Host) -> None:
+    target = {"address": "10.244.0.1", "pod": "db", "node": "node2"}
+    joined.module("ping", probes=[{"namespace": "web", "targets": [target]}], count=1, record=True)
+    found = status(joined)
+    (probe,) = found["probes"]
+    assert 0 <= found["time"] - probe.pop("time") < 60
+    assert probe == {**target, "namespace": "web", "size": 84, "sent": 1, "received": 1, "error": ""}
+
+
+# ------------------------------------------------------------------------------------------------ the playbook
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(3, tmp_path) as fleet:
+        yield fleet
+
+
+def table(out: str) -> dict[str, list[str]]:
+    """The cells of the nodes' rows."""
+    rows = [line.split() for line in out.splitlines() if re.match(r"node\d +\w", line)]
+    return {row[0]: row for row in rows}
+
+
+def as_json(out: str) -> dict[str, dict[str, Any]]:
+    found = re.search(r"^\{\n.*?^\}", out, re.MULTILINE | re.DOTALL)
+    assert found
+    return {row["node"]: row for row in json.loads(found[0])["nodes"]}
+
+
+def test_the_status_of_a_fleet(trio: Fleet) -> None:
+    fresh = table(trio.works("status").out)
+    assert {name: row[1:3] for name, row in fresh.items()} == {name: ["no", "overlay"] for name in trio.hosts}
+
+    trio.works("overlay")
+    trio.works("verify")
+    before = trio.picture()
+    sound = trio.works("status")
+    assert [row[1] for row in table(sound.out).values()] == ["ok", "ok", "ok"]
+    assert table(sound.out)["node2"][1:5] == ["ok", "10.244.1.0/24", "198.51.100.2", "vxlan"]
+    assert "3 nodes: 3 ok; 6/6 paths passed when last probed, the oldest probe" in sound.out
+    assert "web@node1  web@node3  10.244.2.2" in sound.out
+
+    # Drift, a path that loses, a host that does not answer, one that is not in the inventory any more.
+    trio.hosts["node1"].sh("ip route del 10.244.1.0/24")
+    assert trio.play("verify").code != 0
+    drifted = trio.works("status")
+    assert table(drifted.out)["node1"][1] == "drift"
+    assert "1/2" in table(drifted.out)["node1"]
+    assert "node1: drift: add route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink proto podnet" in drifted.out
+    assert re.search(
+        r"^node1: web@node1 to web@node2 10.244.1.2, 84 bytes: 3 of 3 lost, .*; 1450 bytes: 3 of 3 lost, .*; .* ago$",
+        drifted.out,
+        re.MULTILINE,
+    )
+    rows = as_json(trio.works("status", "-e", "output=json").out)
+    assert rows["node1"]["routes"] == {"wanted": 2, "present": 1}
+    assert [probe["received"] for probe in rows["node3"]["probes"]] == [3, 3, 3, 3]
+    assert list(table(trio.works("status", "--limit=node2").out)) == ["node2"]
+
+    trio.hosts["node1"].sh("ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink proto 244")
+    assert trio.picture() ^ before == set()
+    trio.variables["node1"], node1 = {**trio.variables["node1"], **UNREACHABLE}, trio.variables["node1"]
+    silent = trio.play("status")
+    assert silent.code != 0
+    assert "no status from node1" in silent.out
+    assert table(silent.out)["node1"][1:4] == ["unreachable", "10.244.0.0/24", "198.51.100.1"]
+    assert [table(silent.out)[name][1] for name in ("node2", "node3")] == ["ok", "ok"]
+
+    # A node leaves while another is away: that one's document is outdated when it is back.
+    del trio.variables["node3"]
+    assert trio.play("overlay").recap["node1"]["unreachable"] == 1
+    trio.variables["node1"] = node1
+    left = trio.works("status")
+    assert [table(left.out)[name][1] for name in ("node1", "node2", "node3")] == ["outdated", "ok", "removed"]
+    assert "node1: its document has routes to 2 other nodes, and there are 1: run overlay.yml on it" in left.out
