@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
         if options["state"] == "check":
             return _checked(inventory, path, play, removal)
         if removal and not options["force"] and removal.node in hosts:
-            answer = _plain(task_vars["hostvars"].raw_get(removal.node).get("podnet_leaving") or {})
+            answer = _plain(task_vars["hostvars"].raw_get(removal.node).get("podnet_node") or {})
             mistakes = list(_removal.running(removal.node, answer))
             if mistakes:
                 raise Mistakes(mistakes)

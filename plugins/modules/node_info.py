@@ -45,6 +45,12 @@ options:
     description: Names of the network namespaces to report on. All if not given.
     type: list
     elements: str
+  pods:
+    description:
+      - Tell what runs in the overlay's pods, as RV(pods). It takes root, who alone may see where a process is.
+    type: bool
+    default: false
+    version_added: 0.4.0
 requirements:
   - iproute2 4.18 or newer (C(ip -json -batch))
 seealso:
@@ -218,6 +224,15 @@ carries:
     public_ip: 198.51.100.11
     backend: ipip
     pods: {web: 10.244.0.2}
+pods:
+  description:
+    - The document's own namespaces in which processes run, with their number, and the ports of O(bridge) that are not the
+      document's, as containers have, without a number.
+  type: list
+  elements: dict
+  returned: success and O(pods=true)
+  version_added: 0.4.0
+  sample: [{name: web, processes: 3}, {name: veth1a2b3c4, processes: null}]
 resolv_conf:
   description: A resolv.conf for pods, with those of the host's nameservers that a pod can reach and its search list.
   type: str
@@ -266,6 +281,7 @@ def main() -> None:
             "bridge": {"type": "str", "default": "cni0"},
             "tunnel": {"type": "str"},
             "namespaces": {"type": "list", "elements": "str"},
+            "pods": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

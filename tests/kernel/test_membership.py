@@ -1,0 +1,185 @@
+"""A fleet's nodes come, change and leave: what each change costs the others, and what is left of who left."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.hosts import Host
+from tests.kernel.test_playbooks import UNREACHABLE, Fleet, Run, fleet_of, pods, told
+
+EVERYWHERE = {f"10.244.{number}.0/24" for number in range(3)}
+BOTH = {"10.244.0.0/24", "10.244.1.0/24"}
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(3, tmp_path) as fleet:
+        yield fleet
+
+
+def told_of(run: Run) -> dict[str, set[str]]:
+    """Each host's lines of the run's diffs."""
+    parts = re.split(r"^changed: \[(\S+)\]$", run.out, flags=re.MULTILINE)
+    return {host: told(Run(0, lines)) for lines, host in zip(parts[::2], parts[1::2])}
+
+
+def removed(fleet: Fleet) -> str:
+    """The part of the leases file that says who was removed."""
+    return fleet.leases.read_text().partition("removed:")[2]
+
+
+def of_host(fleet: Fleet, name: str) -> set[str]:
+    return {line for line in fleet.picture() if line.startswith(f"{name}: ")}
+
+
+def test_a_node_is_removed_and_stays_out(trio: Fleet) -> None:
+    before = of_host(trio, "node3")
+    trio.works("overlay")
+    addresses = pods(trio)
+
+    predicted = trio.works("remove", "-e", "node=node3", "--check", "--diff")
+    assert trio.subnets("node1") == EVERYWHERE
+    done = trio.works("remove", "-e", "node=node3", "--diff")
+    assert predicted.changed == done.changed
+    assert trio.subnets("node1") == trio.subnets("node2") == BOTH
+    assert of_host(trio, "node3") == before
+    assert re.search(r"node3: {subnet: 10.244.2.0/24, .*reason: playbook}", removed(trio))
+    assert "still" not in done.out
+
+    # Nothing is left to do, and no run brings it back.
+    again = trio.works("remove", "-e", "node=node3")
+    assert "node3: was removed before" in again.out
+    later = trio.works("overlay")
+    for run in (again, later):
+        assert not any(run.changed.values())
+    assert "node3: removed by a playbook, so left out" in later.out
+    assert of_host(trio, "node3") == before
+
+    # Its line goes, and it is back with what it had.
+    trio.leases.write_text(re.sub(r"^  node3.*\n", "", trio.leases.read_text(), flags=re.MULTILINE).rstrip() + " {}\n")
+    trio.works("overlay")
+    assert pods(trio) == addresses
+    assert trio.subnets("node1") == EVERYWHERE
+
+
+def test_where_pods_run_a_node_stays_unless_forced(trio: Fleet) -> None:
+    trio.works("overlay")
+    host = trio.hosts["node3"]
+    host.sh("ip link add veth0815 type veth peer name eth9; ip link set veth0815 master cni0")
+    process = host.popen("ip", "netns", "exec", "web", "sleep", "300")
+    try:
+        said = trio.refused("remove", "-e", "node=node3")
+        assert (
+            "node3: pods run there: web (1 process), veth0815 (a port of the bridge that is not the overlay's, as a "
+            "container has); end them, or set force=true" in " ".join(said.split())
+        )
+        trio.works("remove", "-e", "node=node3", "-e", "force=true")
+    finally:
+        process.kill()
+        process.wait()
+    assert trio.subnets("node1") == BOTH
+    assert "cni0" not in host.links()
+
+
+def test_who_can_not_be_removed_is_told_before_a_host_is_contacted(trio: Fleet) -> None:
+    trio.works("overlay")
+    for options, line in (
+        ((), "overlay: node: say which one leaves, as in -e node=node1"),
+        (("-e", "node=nod3"), "nod3: is neither in the group overlay nor in"),
+        (("-e", "node=node3", "--limit=node3"), "overlay: --limit leaves out node1, node2, which would keep"),
+    ):
+        assert line in trio.refused("remove", *options)
+        assert not trio.contacted.exists()
+
+
+def test_a_node_that_is_gone_for_good_is_removed_and_named(trio: Fleet) -> None:
+    trio.works("overlay")
+    sound = trio.variables["node3"]
+    trio.variables["node3"] = {**sound, **UNREACHABLE}
+    done = trio.works("remove", "-e", "node=node3", "-e", "lease=free")
+    assert "node3 did not answer, so its host has the overlay still." in done.out
+    assert trio.subnets("node1") == trio.subnets("node2") == BOTH
+    assert "reason: playbook, freed: true}" in removed(trio)
+
+    # It comes back while another has its subnet, and stays out.
+    trio.variables["node4"] = sound
+    del trio.variables["node3"]
+    trio.hosts["node3"].sh(teardown(trio, "node3"))
+    trio.works("overlay")
+    assert re.search(r"node4: {subnet: 10.244.2.0/24", trio.leases.read_text())
+    assert re.search(r"node3: {subnet: 10.244.2.0/24.*freed: true}", removed(trio))
+
+    # One that the inventory has no longer.
+    del trio.variables["node4"]
+    done = trio.works("remove", "-e", "node=node4")
+    assert "node4 is not in the inventory, so its host has the overlay still." in done.out
+    assert trio.subnets("node1") == BOTH
+
+
+def teardown(fleet: Fleet, name: str) -> str:
+    """A script that clears a host as its operator would."""
+    return "ip link del cni0; ip link del flannel.1; ip netns del web; nft flush ruleset; rm -rf /var/lib/* /etc/podnet-overlay"
+
+
+def test_another_that_does_not_answer_is_named_and_forgets_the_node_later(trio: Fleet) -> None:
+    trio.works("overlay")
+    sound = trio.variables["node2"]
+    trio.variables["node2"] = {**sound, **UNREACHABLE}
+    done = trio.play("remove", "-e", "node=node3")
+    assert done.code != 0
+    assert "These have a route to node3 still: node2." in done.out
+    assert trio.subnets("node1") == BOTH
+    assert "cni0" not in trio.hosts["node3"].links()
+    trio.variables["node2"] = sound
+    trio.works("overlay")
+    assert trio.subnets("node2") == BOTH
+
+
+def ping(host: Host, namespace: str, address: str) -> bool:
+    words = ("ip", "netns", "exec", namespace, "ping", "-c", "1", "-W", "1", address)
+    return not host.run(*words, check=False).returncode
+
+
+def test_a_replaced_node_keeps_its_subnet(trio: Fleet) -> None:
+    """The machine node2 is exchanged for another, which has an address of its own."""
+    new = trio.variables.pop("node3")
+    trio.works("overlay")
+    addresses = pods(Fleet(trio.folder, {name: trio.hosts[name] for name in ("node1", "node2")}))
+    trio.hosts["node2"].sh("ip link set eth1 down")
+    trio.variables["node2"] = new
+    lines = told_of(trio.works("overlay", "--diff"))
+    assert pods(Fleet(trio.folder, {"node2": trio.hosts["node3"]})) == {"node2": addresses["node2"]}
+    assert ping(trio.hosts["node1"], "web", addresses["node2"])
+    assert lines["node1"]
+
+
+ELEMENTS = {
+    "+firewall element inet nodes: 198.51.100.3",
+    "+firewall element inet peers: 198.51.100.3 : 3325256707",
+    "+firewall element inet sources: 3325256707 . 10.244.2.0/24",
+}
+COSTS = {
+    "vxlan": {
+        "+neighbour 10.244.2.0 lladdr 0e:58:0a:f4:02:00 dev flannel.1",
+        "+fdb 0e:58:0a:f4:02:00 dev flannel.1 dst 198.51.100.3",
+        "+route 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink proto podnet",
+        *ELEMENTS,
+    },
+    "host-gw": {"+route 10.244.2.0/24 via 198.51.100.3 dev eth1 proto podnet"},
+    "ipip": {"+route 10.244.2.0/24 via 198.51.100.3 dev flannel.ipip onlink proto podnet", *ELEMENTS},
+}
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", pytest.param("ipip", marks=pytest.mark.ipip)])
+def test_a_new_node_costs_the_others_one_route_and_one_element_of_each_set(trio: Fleet, backend: str) -> None:
+    trio.group["overlay_backend"] = backend
+    new = trio.variables.pop("node3")
+    trio.works("overlay")
+    trio.variables["node3"] = new
+    lines = told_of(trio.works("overlay", "--diff"))
+    assert lines["node1"] == lines["node2"] == COSTS[backend]
