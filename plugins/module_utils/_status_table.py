@@ -39,7 +39,206 @@ class Path:
     age: float  # seconds
 
     @property
-    def passed(paths: Sequence[Path]) -> str:
+    def passed(self) -> bool:
+        return self.received == self.sent
+
+    @property
+    def way(self) -> tuple[str, str, str]:
+        """Which path it is, whatever the size."""
+        return self.source, self.target, self.address
+
+    def data(self) -> dict[str, t.Any]:
+        words = {"from": self.source, "to": self.target, "address": self.address, "size": self.size}
+        return {**words, "sent": self.sent, "received": self.received, "error": self.error, "age": round(self.age)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A node. What is not known of it is empty or None."""
+
+    node: str
+    state: str  # one of STATES
+    reason: str = ""  # why nothing is known, or what could not be done
+    lease: Lease | None = None
+    document: Mapping[str, t.Any] | None = None  # as _status.read has it, that of the overlay
+    others: tuple[Mapping[str, t.Any], ...] = ()  # of other names
+    watcher: Mapping[str, t.Any] | None = None
+    paths: tuple[Path, ...] = ()
+    now: float = 0.0  # by the host's clock
+    peers: int | None = None  # how many other nodes there are, by the leases
+
+    def told(self, key: str) -> str:
+        """What the host says, else what the lease says."""
+        told = (self.document or {}).get(key)
+        lease = None if self.lease is None or self.lease.freed else self.lease
+        return str(told or getattr(lease, key, None) or "")
+
+    @property
+    def drift(self) -> list[str]:
+        return list((self.document or {}).get("drift") or [])
+
+    @property
+    def drift_count(self) -> int:
+        return _drift_count(self.document or {})
+
+    @property
+    def repairs(self) -> int | None:
+        return None if self.watcher is None else sum((self.watcher.get("repairs") or {}).values())
+
+    def data(self) -> dict[str, t.Any]:
+        own = self.document or {}
+        return {
+            "node": self.node,
+            "state": self.state,
+            "reason": self.reason,
+            "subnet": self.told("subnet"),
+            "public_ip": self.told("public_ip"),
+            "backend": own.get("backend") or "",
+            "mtu": own.get("mtu"),
+            "routes": own.get("routes"),
+            "drift": self.drift,
+            "drift_count": self.drift_count,
+            "shadowed": list(own.get("shadowed") or []),
+            "unconfirmed": own.get("unconfirmed"),
+            "watcher": self.watcher,
+            "probes": [path.data() for path in self.paths],
+            "remarks": list(_remarks(self)),
+        }
+
+
+def _drift_count(document: Mapping[str, t.Any]) -> int:
+    return int(document.get("drift_count") or 0)
+
+
+# ------------------------------------------------------------------------------------------------ judging
+
+
+def rows(
+    hosts: Sequence[str], told: Mapping[str, Mapping[str, t.Any]], leases: Leases | None, name: str, whole: bool
+) -> list[Row]:
+    """A row for each of *hosts*, and for the removed nodes that are not among them.
+
+    Args:
+        hosts: the inventory's, that were asked.
+        told: what podnet.overlay.status registered on each; with ``unreachable`` or ``failed`` and ``msg`` where it did not.
+        leases: who has which subnet, if there is such a file.
+        name: the overlay's document. Of others no more than what is wrong with them is told.
+        whole: whether no host was left out, so that removed nodes are of interest.
+    """
+    known = leases.nodes if leases else {}
+    removed = leases.removed if leases else {}
+    found = []
+    for host in hosts:
+        peers = len(known) - 1 if host in known else None
+        row = _row(host, told.get(host) or {}, known.get(host) or removed.get(host), name, peers)
+        found.append(replace(row, state=REMOVED) if leases and kept_out(host, leases) else _judged(row))
+    asked = set(hosts)
+    gone = [node for node in removed if whole and node not in asked]
+    return found + [Row(node, REMOVED, lease=removed[node]) for node in gone]
+
+
+def _row(node: str, told: Mapping[str, t.Any], lease: Lease | None, name: str, peers: int | None) -> Row:
+    state, reason = _silence(told)
+    if state:
+        return Row(node, state, reason, lease)
+    documents = {item["name"]: item for item in told["documents"]}
+    return Row(
+        node,
+        OK,
+        lease=lease,
+        document=documents.pop(name, None),
+        others=tuple(documents.values()),
+        watcher=told.get("watcher"),
+        paths=tuple(_path(node, probe, told["time"]) for probe in told.get("probes") or []),
+        now=told["time"],
+        peers=peers,
+    )
+
+
+def _silence(told: Mapping[str, t.Any]) -> tuple[str, str]:
+    """Why a host has not told its status: state and reason; empty where it has."""
+    text = str(told.get("msg") or "").strip().splitlines()
+    reason = textwrap.shorten(text[0].replace("Task failed: ", "", 1), 200, placeholder=" …") if text else ""
+    if told.get("unreachable"):
+        return UNREACHABLE, reason
+    if told.get("failed") or "documents" not in told:
+        return FAILED, reason or "was not asked, or failed before"
+    return "", ""
+
+
+def _judged(row: Row) -> Row:
+    own = row.document
+    if row.state in SILENT:
+        return row
+    if own is None:
+        state = NOTHING
+    elif own.get("error"):
+        state = ERROR
+    elif row.drift_count:
+        state = DRIFT
+    elif own.get("unconfirmed") is not None:
+        state = UNCONFIRMED
+    else:
+        state = OUTDATED if list(_outdated(row)) else OK
+    return replace(row, state=state, reason=str((own or {}).get("error") or ""))
+
+
+def _outdated(row: Row) -> Iterator[str]:
+    """Where the host's document is not what the leases say by now."""
+    own = row.document or {}
+    if row.lease is None:
+        yield "has no lease: run overlay.yml on it"
+        return
+    for key in ("subnet", "public_ip"):
+        leased = str(getattr(row.lease, key) or "")
+        if own.get(key) and leased and own[key] != leased:
+            yield f"has {key} {own[key]}, and its lease says {leased}: run overlay.yml on it"
+    wanted = (own.get("routes") or {}).get("wanted")
+    if wanted is not None and row.peers is not None and wanted != row.peers:
+        yield f"its document has routes to {wanted} other nodes, and there are {row.peers}: run overlay.yml on it"
+
+
+def _path(node: str, probe: Mapping[str, t.Any], now: float) -> Path:
+    return Path(
+        _at(probe.get("namespace") or "", node),
+        _at(probe.get("pod") or "", probe.get("node") or "") or probe["address"],
+        probe["address"],
+        probe["size"],
+        probe["sent"],
+        probe["received"],
+        probe.get("error") or "",
+        max(0.0, now - probe["time"]),
+    )
+
+
+def _at(pod: str, node: str) -> str:
+    return f"{pod}@{node}" if pod and node else pod or node
+
+
+# ------------------------------------------------------------------------------------------------ telling
+
+
+def data(of: Sequence[Row]) -> dict[str, t.Any]:
+    """All of it, for machines."""
+    return {"version": 1, "summary": summary(of), "nodes": [row.data() for row in of]}
+
+
+def summary(of: Sequence[Row]) -> str:
+    """One line: how many nodes are in which state, and how many paths passed when they were last probed."""
+    states = Counter(row.state for row in of)
+    nodes = ", ".join(f"{states[state]} {state}" for state in reversed(STATES) if states[state])
+    paths = [path for row in of for path in row.paths]
+    if not paths:
+        return f"{_nodes(len(of))}: {nodes}; no path was probed since its host has booted"
+    oldest = max(path.age for path in paths)
+    return f"{_nodes(len(of))}: {nodes}; {passed(paths)} paths passed when last probed, the oldest probe {ago(oldest)}"
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
+
+
+def passed(paths: Sequence[Path]) -> str:
     """How many of how many paths passed with all sizes that they were tried with."""
     lossy = {path.way for path in paths if not path.passed}
     ways = {path.way for path in paths}
