@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from . import _command, _engine, _probe_record, _rollback, _state
+from . import _command, _engine, _metrics, _probe_record, _rollback, _state
 from ._kernel import KernelError
 from ._model import Mistakes, Route, of_type
 
@@ -24,6 +25,8 @@ MOST_LINES = 100
 """So many lines of drift are told: a thousand hosts that lack a thousand routes each would send 100 MB."""
 WATCH_UNIT = "podnet-overlay-watch.service"
 WATCH_UNIT_FILE = "/etc/systemd/system/" + WATCH_UNIT
+_REPAIRS, _LAST_REPAIR = "podnet_overlay_repairs_total", "podnet_overlay_last_repair_timestamp_seconds"
+_FAILURES, _HELD = "podnet_overlay_repair_failures_total", "podnet_overlay_held"
 
 
 def read() -> dict[str, Any]:
@@ -87,27 +90,35 @@ def _named(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _watcher() -> dict[str, Any] | None:
-    """Whether the watcher runs and what it has counted since the host booted; None where there is none."""
-    if not os.path.exists(WATCH_UNIT_FILE):
+    """Whether the watcher runs and what it has counted since it was started; None where there is none."""
+    values = _counted()
+    if not values and not os.path.exists(WATCH_UNIT_FILE):
         return None
-    from . import _metrics
-
-    metrics = _metrics.read()
-    repairs: dict[str, int] = {}
-    for (metric, labels), value in metrics.items():
-        if metric == _metrics.REPAIRS:
-            kind = dict(labels)["kind"]
-            repairs[kind] = repairs.get(kind, 0) + int(value)
-    last = [value for (metric, _labels), value in metrics.items() if metric == _metrics.LAST_REPAIR and value]
+    repairs: Counter[str] = Counter()
+    for (metric, labels), value in values.items():
+        if metric == _REPAIRS:
+            repairs[dict(labels).get("kind", "")] += int(value)
+    last = [value for (metric, _labels), value in values.items() if metric == _LAST_REPAIR]
     return {
-        "running": _command.found("systemctl")
-        and not _command.attempt("systemctl", "is-active", WATCH_UNIT).returncode,
-        "repairs": repairs,
-        "failures": _total(metrics, _metrics.FAILURES),
-        "held": _total(metrics, _metrics.HELD),
+        "running": _runs(),
+        "repairs": dict(repairs),
+        "failures": _total(values, _FAILURES),
+        "held": _total(values, _HELD),
         "last_repair": max(last) if last else None,
     }
 
 
-def _total(metrics: Mapping[tuple[str, Any], float], name: str) -> int:
-    return int(sum(value for (metric, _labels), value in metrics.items() if metric == name))
+def _counted() -> dict[_metrics.Sample, float]:
+    try:
+        with open(_metrics.FILE, encoding="utf-8") as file:
+            return _metrics.parse(file.read())
+    except (OSError, ValueError):
+        return {}
+
+
+def _runs() -> bool:
+    return _command.found("systemctl") and _command.attempt("systemctl", "is-active", WATCH_UNIT).returncode == 0
+
+
+def _total(values: Mapping[_metrics.Sample, float], name: str) -> int:
+    return int(sum(value for (metric, _labels), value in values.items() if metric == name))

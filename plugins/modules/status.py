@@ -84,7 +84,7 @@ documents:
       description: How many operations these are.
       type: int
     shadowed:
-      description: Foreign routes that take packets from the document's, since they are more specific: the first 100. They are not removed.
+      description: The first 100 foreign routes that take packets from the document's, since they are more specific. They are not removed.
       type: list
       elements: str
     unconfirmed:
@@ -115,7 +115,7 @@ watcher:
       description: Whether its unit is active.
       type: bool
     repairs:
-      description: How many objects of each kind it has repaired since the host booted.
+      description: How many objects of each kind it has repaired since it was started.
       type: dict
     failures:
       description: How many repairs have failed.

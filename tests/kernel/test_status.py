@@ -132,6 +132,36 @@ def test_the_recorded_probes_are_told_with_their_time(joined: Host) -> None:
     assert probe == {**target, "namespace": "web", "size": 84, "sent": 1, "received": 1, "error": ""}
 
 
+METRICS = """# HELP podnet_overlay_repairs_total Objects brought back, by document and kind.
+# TYPE podnet_overlay_repairs_total counter
+podnet_overlay_repairs_total{document="lab",kind="route"} 1.0
+podnet_overlay_repairs_total{document="overlay",kind="link"} 1.0
+podnet_overlay_repairs_total{document="overlay",kind="route"} 2.0
+podnet_overlay_repair_failures_total{document="overlay"} 4.0
+podnet_overlay_held{document="lab"} 1
+podnet_overlay_held{document="overlay"} 2
+podnet_overlay_last_repair_timestamp_seconds{document="lab"} 1795468400.5
+podnet_overlay_last_repair_timestamp_seconds{document="overlay"} 1795468500.5
+"""
+
+
+def test_the_watchers_counters_are_those_of_all_documents(joined: Host) -> None:
+    assert status(joined)["watcher"] is None
+    joined.sh(f"mkdir -p /run/podnet-overlay; cat > /run/podnet-overlay/metrics.prom <<'end'\n{METRICS}end")
+    counted = {"repairs": {"route": 3, "link": 1}, "failures": 4, "held": 3, "last_repair": 1795468500.5}
+    assert status(joined)["watcher"] == {**counted, "running": False}
+
+
+@pytest.mark.parametrize(("ends", "running"), [("true", True), ("false", False)])
+def test_whether_the_watcher_runs_is_what_systemd_says(host: Host, ends: str, running: bool) -> None:
+    host.sh(
+        f"printf '#!/bin/sh\n{ends}\n' > /run/systemctl; chmod +x /run/systemctl; mount --bind /run/systemctl $(command -v systemctl);"
+        "mkdir -p /etc/systemd/system; touch /etc/systemd/system/podnet-overlay-watch.service"
+    )
+    nothing = {"repairs": {}, "failures": 0, "held": 0, "last_repair": None}
+    assert status(host)["watcher"] == {**nothing, "running": running}
+
+
 # ------------------------------------------------------------------------------------------------ the playbook
 
 
