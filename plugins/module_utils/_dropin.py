@@ -14,19 +14,20 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._atomic import missing_folders, write_atomically
+from ._atomic import missing_folders, remove_empty, write_atomically
 from ._model import ALIAS_PREFIX
 
 _MARK = "# " + ALIAS_PREFIX
-_FOLDER = "# its folder came with it"
+_CAME = "# came with this file: "
 
 
 class DropIn(NamedTuple):
-    """What a file of ours holds: lines without those that only say whose it is."""
+    """What a file of ours holds: its lines without those on itself."""
 
     owner: str
     lines: tuple[str, ...]
-    with_folder: bool = False
+    came: str = ""
+    """The outermost of the folders that were made for it."""
 
 
 def read(path: str) -> DropIn | None:
@@ -34,8 +35,9 @@ def read(path: str) -> DropIn | None:
     first, *lines = _text(path).split("\n")
     if not first.startswith(_MARK):
         return None
-    held = tuple(line for line in lines if line != _FOLDER)
-    return DropIn(first[len(_MARK) :], held[:-1] if held and not held[-1] else held, _FOLDER in lines)
+    came = next((line[len(_CAME) :] for line in lines if line.startswith(_CAME)), "")
+    held = tuple(line for line in lines if not line.startswith(_CAME))
+    return DropIn(first[len(_MARK) :], held[:-1] if held and not held[-1] else held, came)
 
 
 def check(path: str) -> None:
@@ -49,7 +51,7 @@ def check(path: str) -> None:
 
 
 def write(path: str, owner: str, lines: Iterable[str]) -> bool:
-    """Make the file hold this; without lines it goes, with its folder where that came with it. Whether that was a change.
+    """Make the file hold this; without lines it goes, with the folders that came with it. Whether that was a change.
 
     Raises:
         OSError: it cannot be written, or a file that is not ours is there.
@@ -60,8 +62,8 @@ def write(path: str, owner: str, lines: Iterable[str]) -> bool:
         return _remove(path, there)
     if there and (there.owner, there.lines) == (owner, wanted):
         return False
-    folder = [_FOLDER] if (there.with_folder if there else missing_folders(path)) else []
-    write_atomically(path, "\n".join([_MARK + owner, *folder, *wanted, ""]))
+    came = there.came if there else "".join(missing_folders(path)[:1])
+    write_atomically(path, "\n".join([_MARK + owner, *([_CAME + came] if came else []), *wanted, ""]))
     return True
 
 
@@ -69,8 +71,11 @@ def _remove(path: str, there: DropIn | None) -> bool:
     if there is None:
         return False
     os.unlink(path)
-    if there.with_folder and not os.listdir(os.path.dirname(path)):
-        os.rmdir(os.path.dirname(path))
+    folder, folders = os.path.dirname(path), []
+    while there.came and (folder + "/").startswith(there.came + "/"):
+        folders.insert(0, folder)
+        folder = os.path.dirname(folder)
+    remove_empty(folders)
     return True
 
 

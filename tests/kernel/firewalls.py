@@ -47,7 +47,7 @@ class Program:
     """Someone takes away what lets the overlay pass."""
 
 
-def _needs(*programs: str) -> None:
+def needs(*programs: str) -> None:
     """To be installed for a test is not worth what firewalld does to a machine that it is installed on: Debian starts it."""
     for program in programs:
         if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
@@ -63,6 +63,18 @@ def ended(host: Host, words: Sequence[str]) -> Iterator[None]:
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE)
+
+
+@contextmanager
+def bus(host: Host) -> Iterator[None]:
+    """A D-Bus of the host's own."""
+    needs("dbus-daemon")
+    host.sh(f"mkdir -p /run/dbus; cat >/run/dbus/bus.conf <<'E'\n{BUS}E\n")
+    with ended(host, ["dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile"]):
+        host.sh(
+            f"for i in $(seq {10 * PATIENCE}); do [ -S /run/dbus/system_bus_socket ] && exit; sleep 0.1; done; exit 1"
+        )
+        yield
 
 
 def filters(host: Host, *programs: str) -> str:
@@ -102,13 +114,9 @@ def _firewalld_state(host: Host) -> str:
 
 @contextmanager
 def _firewalld(host: Host) -> Iterator[None]:
-    _needs("firewalld", "dbus-daemon")
+    needs("firewalld")
     with ExitStack() as stack:
-        host.sh(f"mkdir -p /run/dbus; cat >/run/dbus/bus.conf <<'E'\n{BUS}E\n")
-        stack.enter_context(ended(host, ["dbus-daemon", "--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile"]))
-        host.sh(
-            f"for i in $(seq {10 * PATIENCE}); do [ -S /run/dbus/system_bus_socket ] && exit; sleep 0.1; done; exit 1"
-        )
+        stack.enter_context(bus(host))
         stack.enter_context(ended(host, ["firewalld", "--nofork", "--nopid"]))
         until = time.monotonic() + PATIENCE
         while host.run("firewall-cmd", "--state", check=False).returncode:
@@ -132,7 +140,7 @@ FIREWALLD = Program(
 
 @contextmanager
 def _ufw(host: Host) -> Iterator[None]:
-    _needs("ufw")
+    needs("ufw")
     host.run("ufw --force enable")
     yield
 

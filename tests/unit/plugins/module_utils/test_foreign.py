@@ -264,18 +264,17 @@ def test_a_file_of_our_name_that_is_not_ours_stays(program: str, managers: tuple
     assert path.read_text() == "[Match]\n"
 
 
-def test_a_folder_that_was_there_before_the_file_stays(tmp_path: Path) -> None:
-    for there in (True, False):
-        folder = tmp_path / "conf.d"
-        if there:
-            folder.mkdir()
-        assert _dropin.write(str(folder / "x"), "a.b", ["one", ""])
-        assert _dropin.write(str(folder / "x"), "a.b", ["two"])
-        assert _dropin.read(str(folder / "x")) == ("a.b", ("two",), not there)
-        assert _dropin.write(str(folder / "x"), "a.b", [])
-        assert folder.exists() == there
-        if there:
-            folder.rmdir()
+@pytest.mark.parametrize("there", ["", "a", "a/conf.d"])
+def test_folders_that_were_there_before_the_file_stay(there: str, tmp_path: Path) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    path = tmp_path / "a" / "conf.d" / "x"
+    assert _dropin.write(str(path), "a.b", ["one", ""])
+    assert _dropin.write(str(path), "a.b", ["two"])
+    came = {"": str(tmp_path / "a"), "a": str(tmp_path / "a" / "conf.d"), "a/conf.d": ""}[there]
+    assert _dropin.read(str(path)) == ("a.b", ("two",), came)
+    assert _dropin.write(str(path), "a.b", [])
+    assert (tmp_path / there).exists()
+    assert not any(tmp_path.rglob("*")) or list(tmp_path.rglob("*"))[-1] == tmp_path / there
 
 
 def test_a_link_that_networkd_configures_is_said_and_told_again(
