@@ -16,15 +16,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from . import _command, _engine, _metrics, _probe_record, _rollback, _state
+from . import _command, _engine, _metrics, _package, _probe_record, _rollback, _state
 from ._kernel import KernelError
 from ._model import Mistakes, Route, of_type
 
 VERSION = 1
 MOST_LINES = 100
 """So many lines of drift are told: a thousand hosts that lack a thousand routes each would send 100 MB."""
-WATCH_UNIT = "podnet-overlay-watch.service"
-WATCH_UNIT_FILE = "/etc/systemd/system/" + WATCH_UNIT
 _REPAIRS, _LAST_REPAIR = "podnet_overlay_repairs_total", "podnet_overlay_last_repair_timestamp_seconds"
 _FAILURES, _HELD = "podnet_overlay_repair_failures_total", "podnet_overlay_held"
 
@@ -44,6 +42,48 @@ def read() -> dict[str, Any]:
         "watcher": _watcher(),
         "probes": _probe_record.read(),
     }
+
+
+def text(status: Mapping[str, Any]) -> str:
+    """The same for an operator on the host."""
+    lines = []
+    for document in status["documents"]:
+        named = [document["backend"], *("%s %s" % (key, document[key]) for key in ("subnet", "public_ip", "mtu"))]
+        lines.append("%s: %s" % (document["name"], ", ".join(named) if document["subnet"] else "not of the overlay"))
+        lines.append("  %s" % (document["error"] or _compared(document)))
+        lines += ["  %s" % line for line in document["drift"]]
+        if document["drift_count"] > len(document["drift"]):
+            lines.append("  and %d more" % (document["drift_count"] - len(document["drift"])))
+        lines += ["  shadowed: %s" % line for line in document["shadowed"]]
+        if document["unconfirmed"] is not None:
+            lines.append("  its last change is undone in %.0f s if nobody confirms it" % document["unconfirmed"])
+    watcher = status["watcher"]
+    if watcher:
+        repairs = ", ".join("%d %s" % (count, kind) for kind, count in sorted(watcher["repairs"].items())) or "nothing"
+        last = ", last %s" % _clock(watcher["last_repair"]) if watcher["last_repair"] else ""
+        lines.append("watcher: %s; repaired %s%s" % ("running" if watcher["running"] else "stopped", repairs, last))
+        lines.append("  %d repairs failed, %d objects left alone for now" % (watcher["failures"], watcher["held"]))
+    for probe in status["probes"]:
+        lines.append("probe: %s" % _probed(probe))
+    return "\n".join(lines or ["no documents: this host has no overlay"])
+
+
+def _compared(document: Mapping[str, Any]) -> str:
+    state = (
+        "%d operations from its document" % document["drift_count"] if document["drift_count"] else "as it should be"
+    )
+    return "%s; %d of %d routes there" % (state, document["routes"]["present"], document["routes"]["wanted"])
+
+
+def _probed(probe: Mapping[str, Any]) -> str:
+    target = " ".join(filter(None, [probe["pod"], probe["node"], probe["address"]]))
+    error = ", " + probe["error"] if probe["error"] else ""
+    result = "%d bytes, %d of %d answered%s" % (probe["size"], probe["received"], probe["sent"], error)
+    return "%s to %s: %s, %s" % (probe["namespace"] or "host", target, result, _clock(probe["time"]))
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def _document(name: str) -> dict[str, Any]:
@@ -92,7 +132,7 @@ def _named(document: Mapping[str, Any]) -> dict[str, Any]:
 def _watcher() -> dict[str, Any] | None:
     """Whether the watcher runs and what it has counted since it was started; None where there is none."""
     values = _counted()
-    if not values and not os.path.exists(WATCH_UNIT_FILE):
+    if not values and not os.path.exists(os.path.join(_package.UNITS, _package.WATCHER)):
         return None
     repairs: Counter[str] = Counter()
     for (metric, labels), value in values.items():
@@ -117,7 +157,7 @@ def _counted() -> dict[_metrics.Sample, float]:
 
 
 def _runs() -> bool:
-    return _command.found("systemctl") and _command.attempt("systemctl", "is-active", WATCH_UNIT).returncode == 0
+    return _command.found("systemctl") and _command.attempt("systemctl", "is-active", _package.WATCHER).returncode == 0
 
 
 def _total(values: Mapping[_metrics.Sample, float], name: str) -> int:
