@@ -41,10 +41,32 @@ options:
       - V(check) judges the inventory and the leases alone. No host needs to have been contacted.
       - V(present) plans, and writes the leases if they change. It takes the facts of the hosts of the play from the
         variable C(podnet_node), in which the result of M(podnet.overlay.node_info) has to be registered.
+      - V(removed) plans as V(present) does, but without O(node), which the leases then keep out. It is refused if hosts of
+        the group are not in the play, as under C(--limit), and while pods run on the node.
       - V(absent) gives up the leases of the hosts of the play.
     type: str
-    choices: [check, present, absent]
+    choices: [check, present, removed, absent]
     default: present
+  node:
+    description:
+      - The node that leaves. Required with O(state=removed). With O(state=check) it is judged whether it can.
+      - What runs there is taken from its RV(podnet.overlay.node_info#module:pods) in C(podnet_node). A node that was not
+        reached may be gone for good, and is removed all the same.
+    type: str
+    version_added: 0.4.0
+  lease:
+    description:
+      - What becomes of the subnet of the node that leaves. V(keep) reserves it as long as others are free, V(free) lets the next
+        new node have it. In both cases a line in the leases file keeps the node out. Delete that line to let it in again.
+    type: str
+    choices: [keep, free]
+    default: keep
+    version_added: 0.4.0
+  force:
+    description: Remove the node although pods run there.
+    type: bool
+    default: false
+    version_added: 0.4.0
 notes:
   - "It reads these variables of the group, which must be the same on every host: C(overlay_network) (10.244.0.0/16),
     C(overlay_subnet_len) (24), C(overlay_subnet_min) and C(overlay_subnet_max) (the first addresses of the first and last
@@ -97,6 +119,13 @@ EXAMPLES = r"""
   run_once: true
   register: podnet_plan
 
+- name: Plan without a node
+  podnet.overlay.plan:
+    state: removed
+    node: node7
+  run_once: true
+  register: podnet_plan
+
 - name: Bring every host to its document
   podnet.overlay.topology:
     document: "{{ podnet_plan.documents[inventory_hostname] }}"
@@ -146,20 +175,20 @@ nodes:
 peers:
   description: The table of all nodes, from subnet to public_ip, as JSON, for O(podnet.overlay.topology#module:peers).
   type: str
-  returned: success and O(state=present)
+  returned: success and O(state=present) or O(state=removed)
   sample: '{"10.244.0.0/24":"198.51.100.11","10.244.1.0/24":"198.51.100.12"}'
 groups:
   description:
     - The addresses of each group's pods on all nodes, as JSON, for O(podnet.overlay.topology#module:groups). Empty without
       C(overlay_policy).
   type: str
-  returned: success and O(state=present)
+  returned: success and O(state=present) or O(state=removed)
   version_added: 0.3.0
   sample: '{"database":["10.244.1.2"],"web":["10.244.0.2","10.244.2.2"]}'
 documents:
   description: For each host of the play that answered its O(podnet.overlay.topology#module:document).
   type: dict
-  returned: success and O(state=present)
+  returned: success and O(state=present) or O(state=removed)
   sample:
     node1:
       version: 1

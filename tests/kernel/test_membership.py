@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +182,17 @@ def test_a_new_node_costs_the_others_one_route_and_one_element_of_each_set(trio:
     trio.variables["node3"] = new
     lines = told_of(trio.works("overlay", "--diff"))
     assert lines["node1"] == lines["node2"] == COSTS[backend]
+
+
+def test_a_change_moves_node_by_node_past_one_that_does_not_answer(trio: Fleet) -> None:
+    trio.group["overlay_serial"] = 1
+    sound = trio.variables["node2"]
+    trio.works("overlay")
+    trio.variables["node2"] = {**sound, **UNREACHABLE}
+    trio.group["overlay_mtu"] = 1400
+    done = trio.play("overlay")
+    assert done.code != 0
+    assert "Not converged: node2." in done.out
+    assert (done.changed["node1"], done.changed["node3"]) == (2, 1)  # the first writes the leases too
+    order = re.findall(r"^(?:PLAY \[Converge|changed: \[node[13])", done.out, re.MULTILINE)
+    assert order[1:] == ["PLAY [Converge", "changed: [node1", "PLAY [Converge", "PLAY [Converge", "changed: [node3"]

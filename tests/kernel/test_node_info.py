@@ -41,6 +41,28 @@ def test_only_the_named_namespaces_are_reported(underlay: Host) -> None:
     assert underlay.module("node_info", namespaces=["web"])["namespaces"] == []
 
 
+def test_what_runs_in_the_overlays_pods_is_told_where_asked(host: Host) -> None:
+    host.sh(
+        "for name in web db other; do ip netns add $name; done;"
+        "for name in web db; do ip -n $name link set lo alias podnet.overlay:overlay; done;"
+        "ip link add cni0 type bridge; ip link add veth-web type veth peer name p1; ip link add veth7 type veth peer name p2;"
+        "ip link set veth-web alias podnet.overlay:overlay; ip link set veth-web master cni0; ip link set veth7 master cni0"
+    )
+    processes = [host.popen("ip", "netns", "exec", name, "sleep", "60") for name in ("web", "web", "other")]
+    try:
+        while [host.run("ip", "netns", "pids", name).stdout.count("\n") for name in ("web", "other")] != [2, 1]:
+            pass
+        assert "pods" not in host.module("node_info")
+        assert host.module("node_info", pods=True)["pods"] == [
+            {"name": "web", "processes": 2},
+            {"name": "veth7", "processes": None},
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def test_a_leftover_in_run_netns_is_no_stumbling_block(host: Host) -> None:
     host.sh("touch /run/netns/ghost")
     assert host.module("node_info")["namespaces"] == [{"name": "ghost", "owner": ""}]

@@ -30,9 +30,15 @@ class Fleet:
         }
 
     def run(
-        self, state: str = "present", play: Sequence[str] = (), *, check: bool = False, diff: bool = False
+        self,
+        state: str = "present",
+        play: Sequence[str] = (),
+        *,
+        check: bool = False,
+        diff: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
-        task = MagicMock(args={"state": state}, async_val=0, check_mode=check, diff=diff)
+        task = MagicMock(args={"state": state, **options}, async_val=0, check_mode=check, diff=diff)
         task.environment = []
         templar = MagicMock()
         templar.copy_with_new_env.return_value.template = lambda value: value
@@ -40,7 +46,12 @@ class Fleet:
         hostvars = MagicMock(raw_get=self.variables.__getitem__)
         names = list(self.variables)
         return action.run(
-            task_vars={"hostvars": hostvars, "groups": {"overlay": names}, "ansible_play_hosts": list(play or names)}
+            task_vars={
+                "hostvars": hostvars,
+                "groups": {"overlay": names},
+                "ansible_play_hosts": list(play or names),
+                "ansible_play_hosts_all": list(play or names),
+            }
         )
 
 
@@ -186,3 +197,36 @@ def test_absent_gives_up_the_leases_of_the_play(hosts: Fleet) -> None:
     assert hosts.run("absent")["changed"]
     assert not list(hosts.folder.iterdir())
     assert not hosts.run("absent")["changed"]
+
+
+def test_removed_plans_for_the_others_and_keeps_the_node_out(hosts: Fleet) -> None:
+    hosts.run()
+    assert not hosts.run("check", node="node2").get("failed")
+    assert hosts.run("removed", node="node2", check=True)["changed"]
+    result = hosts.run("removed", node="node2")
+    assert result["changed"]
+    assert sorted(result["documents"]) == ["node1", "node3"]
+    assert len(json.loads(result["peers"])) == 2
+    assert "reason: playbook" in hosts.leases.read_text()
+    again = hosts.run("removed", node="node2")
+    assert not again["changed"]
+    assert again["warnings"][0].startswith("node2: was removed before")
+    assert hosts.run("removed", node="node2", lease="free")["changed"]
+    assert sorted(hosts.run()["documents"]) == ["node1", "node3"]
+
+
+def test_a_node_where_pods_run_is_removed_only_by_force(hosts: Fleet) -> None:
+    hosts.run()
+    hosts.variables["node2"]["podnet_node"]["pods"] = [{"name": "web", "processes": 1}]
+    assert hosts.run("removed", node="node2")["msg"].startswith("node2: pods run there: web (1 process);")
+    assert not hosts.run("removed", node="node1").get("failed")
+    assert not hosts.run("removed", node="node2", force=True).get("failed")
+
+
+@pytest.mark.parametrize("state", ["check", "removed"])
+def test_a_limited_run_removes_nobody(hosts: Fleet, state: str) -> None:
+    hosts.run()
+    before = hosts.leases.read_text()
+    result = hosts.run(state, ["node2"], node="node2")
+    assert result["msg"].startswith("overlay: --limit leaves out node1, node3")
+    assert hosts.leases.read_text() == before

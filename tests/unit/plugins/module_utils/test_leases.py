@@ -68,6 +68,15 @@ def test_what_is_written_is_read_back(item: Leases) -> None:
     assert parse(render(item), "leases", NETWORK) == item
 
 
+def test_a_freed_subnet_is_in_nobodys_way() -> None:
+    freed = Lease(IPv4Network("10.244.1.0/24"), "198.51.100.14", reason="playbook", freed=True)
+    item = Leases(NETWORK, LEASES.nodes, {"node7": freed})
+    assert render(item).endswith(
+        "  node7: {subnet: 10.244.1.0/24, public_ip: 198.51.100.14, reason: playbook, freed: true}\n"
+    )
+    assert parse(render(item), "leases", NETWORK) == item
+
+
 @given(st.integers(0, len(TEXT) - 2))
 def test_a_torn_file_is_refused_or_has_lost_no_node(length: int) -> None:
     try:
@@ -100,6 +109,11 @@ def test_a_torn_file_is_refused_or_has_lost_no_node(length: int) -> None:
             TEXT.replace("reason: inventory", "reason: mood"),
             "removed: 198.51.100.13: reason: 'mood' is none of inventory, playbook",
         ),
+        (
+            TEXT.replace("reason: inventory", "freed: 1"),
+            "removed: 198.51.100.13: freed: 1 is neither true nor false",
+        ),
+        (TEXT.replace("mtu: 1480}", "freed: true}"), "nodes: node10: unknown key freed"),
     ],
 )
 def test_a_file_that_can_not_be_right_is_refused(text: str, says: str) -> None:

@@ -8,7 +8,14 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _facts, _inventory, _plan, _probes, _shares
+from ansible_collections.podnet.overlay.plugins.module_utils import (
+    _facts,
+    _inventory,
+    _plan,
+    _probes,
+    _removal,
+    _shares,
+)
 from ansible_collections.podnet.overlay.plugins.module_utils._leases import Lease, Leases, overlaps
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, of_type, parse
 from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand
@@ -207,6 +214,56 @@ def test_a_node_that_a_playbook_removed_stays_out() -> None:
     assert list(plan.documents) == ["node1", "node3"]
     assert plan.leases.removed == removed
     assert plan.warnings[0].startswith("node2: removed by a playbook")
+
+
+def test_a_node_that_a_playbook_removed_stays_out_when_another_has_its_subnet() -> None:
+    small = {"overlay_network": "10.244.0.0/23", "overlay_subnet_len": 24}
+    first = planned(fleet.variables(2, **small)).leases
+    out = _removal.without(first, "node2", free=False)
+    others = {name: own for name, own in fleet.variables(3, **small).items() if name != "node2"}
+    full = planned(others, out, fleet.facts(3))
+    assert subnets(full) == {"node1": "10.244.0.0/24", "node3": "10.244.1.0/24"}
+    assert full.leases.removed["node2"].freed
+    small["overlay_network"] = "10.244.0.0/16"
+    back = {"node1": full.leases.nodes["node1"], "node3": full.leases.nodes["node3"]}
+    wide = Leases(IPv4Network("10.244.0.0/16"), back, full.leases.removed)
+    plan = planned(fleet.variables(3, **small), wide)
+    assert list(plan.documents) == ["node1", "node3"]
+    assert plan.leases == wide
+
+
+def test_a_freed_subnet_is_given_out_before_a_kept_one() -> None:
+    first = planned(fleet.variables(3)).leases
+    for free, expected in ((True, "10.244.1.0/24"), (False, "10.244.3.0/24")):
+        out = _removal.without(first, "node2", free=free)
+        assert subnets(planned(fleet.variables(4), out))["node4"] == expected
+
+
+def test_who_has_the_address_of_a_removed_node_is_no_mistake() -> None:
+    out = _removal.without(planned(fleet.variables(3)).leases, "node3", free=False)
+    variables = changed(fleet.variables(4), "node4", overlay_public_ip=fleet.address(3))
+    facts = {**fleet.facts(2), "node4": fleet.facts(3)["node3"]}
+    assert list(planned(variables, out, facts).leases.nodes) == ["node1", "node2", "node4"]
+
+
+def test_a_change_that_some_do_not_learn_of_is_told() -> None:
+    first = planned(fleet.variables(3)).leases
+    variables, facts = fleet.variables(4), fleet.facts(4)
+    del facts["node1"]
+    assert planned(variables, first, facts).warnings == (
+        "node1: not reached, so what they know of node4 is from before; run on them too",
+    )
+    assert planned(fleet.variables(3), first, {"node2": facts["node2"]}).warnings == ()
+
+
+def test_a_backend_that_only_some_move_to_is_told() -> None:
+    first = planned(fleet.variables(3)).leases
+    carries = {"subnet": "10.244.1.0/24", "network": "10.244.0.0/16", "backend": "ipip"}
+    facts = {"node2": _facts.Facts.of(fleet.answer(2, carries=carries))}
+    assert planned(fleet.variables(3, overlay_backend="vxlan"), first, facts).warnings[0] == (
+        "node2: move from ipip to vxlan without node1, node3, which were not reached: no packets between them until those "
+        "have moved too; run on them too"
+    )
 
 
 def test_pods_keep_their_addresses() -> None:
