@@ -137,12 +137,12 @@ def mistakes_of(node: Node, facts: Facts, settings: Settings, subnets: Mapping[s
     if not facts.privileged:
         yield "ansible_become: the tasks do not run as root; use --become, or set ansible_become: true"
     yield from (obstacle(item) for item in facts.obstacles if item["fatal"])
-    lacks = _lacks(facts)
-    if lacks and not (node.install and facts.os_family):
+    packages = lacks(facts)
+    if packages and not (node.install and facts.os_family):
         remedy = (
             ", or set overlay_install: true" if facts.os_family else " by hand, since its distribution is not known"
         )
-        yield f"overlay_install: the host lacks {', '.join(lacks)} (for its interpreter {facts.python}); install that{remedy}"
+        yield f"overlay_install: the host lacks {', '.join(packages)} (for its interpreter {facts.python}); install that{remedy}"
     if facts.backends.get(settings.backend) is False and f"kernel:{settings.backend}" not in facts.missing:
         able = ", ".join(name for name in BACKENDS if facts.backends.get(name)) or "none"
         yield f"overlay_backend: the host's kernel {facts.kernel} has no {settings.backend}; what it can do: {able}"
@@ -202,7 +202,7 @@ def _port_mistakes(node: Node, facts: Facts, owner: str) -> Iterator[str]:
                 )
 
 
-def _lacks(facts: Facts) -> list[str]:
+def lacks(facts: Facts) -> list[str]:
     """The packages that the role node would install."""
     pyroute2 = "python-pyroute2" if facts.os_family == "Archlinux" else "python3-pyroute2"
     packages = [pyroute2 if item == "pyroute2" else item for item in facts.missing if ":" not in item]
