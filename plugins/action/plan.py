@@ -55,8 +55,8 @@ class ActionModule(ActionBase):
             )
         plans = options["state"] in ("present", "removed")
         variables, facts = self._read(task_vars["hostvars"], hosts, set(play) if plans else set())
-        path = _leases_file(options["group"], variables)
-        _net_conf(options["group"], variables)
+        path = leases_file(options["group"], variables)
+        net_conf(options["group"], variables)
         if options["state"] == "absent":
             return self._forget(path, play)
 
@@ -234,7 +234,7 @@ def _checked(
     }
 
 
-def _leases_file(group: str, variables: Mapping[str, Mapping[str, t.Any]]) -> str:
+def leases_file(group: str, variables: Mapping[str, Mapping[str, t.Any]]) -> str:
     """The path of the leases file. A relative one starts at the inventory's folder, or here where it has none.
 
     Raises:
@@ -267,7 +267,7 @@ def _folders(variables: Mapping[str, Mapping[str, t.Any]]) -> list[str]:
     return sorted({own["inventory_dir"] for own in variables.values() if own.get("inventory_dir")})
 
 
-def _net_conf(group: str, variables: Mapping[str, dict[str, t.Any]]) -> None:
+def net_conf(group: str, variables: Mapping[str, dict[str, t.Any]]) -> None:
     """Replace each ``overlay_net_conf`` that is a file's path with its text; a relative path starts at the inventory's folder."""
     texts: dict[str, str] = {}
     for own in variables.values():
