@@ -15,6 +15,8 @@ from tests.kernel.hosts import Host
 from tests.kernel.test_playbooks import UNREACHABLE, Fleet, fleet_of
 from tests.kernel.test_topology import PEERS, everything, node
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
 
 @pytest.fixture
 def joined(underlay: Host) -> Host:
@@ -121,6 +123,17 @@ def test_a_first_run_that_was_killed_is_told(host: Host) -> None:
     state = {"version": 2, "name": "overlay", "before": [], "previous": [node(namespaces=[])], "folders": []}
     host.sh(f"mkdir /var/lib/podnet-overlay; echo '{json.dumps(state)}' > /var/lib/podnet-overlay/overlay.json")
     assert only(host)["error"] == "the run that brought it was killed before its end: run it again"
+
+
+def test_a_change_that_nobody_has_confirmed_is_told_with_the_time_that_is_left(joined: Host) -> None:
+    pending = {"name": "overlay", "document": None, "timeout": 30.0, "boot": BOOT.read_text().strip()}
+    pending["deadline"] = time.clock_gettime(time.CLOCK_BOOTTIME) + 1000
+    joined.sh(
+        f"mkdir /var/lib/podnet-overlay/rollback; echo '{json.dumps(pending)}' > /var/lib/podnet-overlay/rollback/overlay.json"
+    )
+    assert 900 < only(joined)["unconfirmed"] <= 1000
+    joined.sh('sed -i \'s/"boot": "[^"]*/&0/\' /var/lib/podnet-overlay/rollback/overlay.json')
+    assert only(joined)["unconfirmed"] == 0
 
 
 def test_the_recorded_probes_are_told_with_their_time(joined: Host) -> None:
