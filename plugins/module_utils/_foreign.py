@@ -21,20 +21,13 @@ from typing import Any
 from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
 from ._model import NETWORKD, NETWORKMANAGER, Accept
 
-# firewalld comes before Docker: its reload flushes the iptables of Docker.
-_FIREWALLS: dict[str, Any] = {"firewalld": _foreign_firewalld, "docker": _foreign_docker, "ufw": _foreign_ufw}
-_PROGRAMS: dict[str, Any] = {NETWORKD: _foreign_networkd, NETWORKMANAGER: _foreign_networkmanager, **_FIREWALLS}
-
-
-def active() -> list[str]:
-    """The firewalls that are in force on this host now. No process is started for one that is not there."""
-    return [program for program, module in _FIREWALLS.items() if module.active()]
-
-
-def wanted(program: str, owner: str, *, network: str, backend: str, port: int | None) -> Accept:
-    """What *program* has to let pass: the network both ways, and to this node the tunnel's packets."""
-    rules = _FIREWALLS[program].rules(network=network, backend=backend, port=port)
-    return Accept(program, tuple(sorted(rules)), owner)
+_PROGRAMS: dict[str, Any] = {
+    NETWORKD: _foreign_networkd,
+    NETWORKMANAGER: _foreign_networkmanager,
+    "firewalld": _foreign_firewalld,  # before Docker: its reload flushes the iptables of Docker
+    "docker": _foreign_docker,
+    "ufw": _foreign_ufw,
+}
 
 
 def accepts(

@@ -39,14 +39,17 @@ def networkd(host: Host) -> Iterator[None]:
 
 @contextmanager
 def nodes(networks: dict[str, str]) -> Iterator[dict[str, Host]]:
-    """Two hosts, the first of which is networkd's, though it does not run yet; *networks* are its files."""
+    """Two hosts, the first of which is networkd's, though it does not run yet; *networks* are its files.
+
+    It gives eth1 its address too: an address that is there without a broadcast address keeps networkd 252 busy for ever.
+    """
     if not os.path.exists(DAEMON):
         pytest.skip("systemd-networkd is not installed")
     needs("networkctl")
     with underlay(NODES) as hosts, bus(hosts["node1"]):
         files = "; ".join(f"printf '{text}' >/etc/systemd/network/{name}" for name, text in networks.items())
         hosts["node1"].sh(
-            "mount -t sysfs -o ro none /sys; mkdir -p /run/systemd /etc/systemd/network; rm -rf /etc/systemd/network/*;"
+            "ip addr flush dev eth1; mount -t sysfs -o ro none /sys; mkdir -p /run/systemd /etc/systemd/network; rm -rf /etc/systemd/network/*;"
             + files
         )
         yield hosts

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,29 @@ COMMIT
 ALWAYS = ("ingress-zone ANY", "priority -1", "target CONTINUE")
 
 
-def wanted(program: str, backend: str) -> set[str]:
-    port = 8472 if backend == "vxlan" else None
-    accept = _foreign.wanted(program, "overlay", network="10.244.0.0/16", backend=backend, port=port)
-    assert (accept.program, accept.owner, accept.rules) == (program, "overlay", tuple(sorted(accept.rules)))
-    return set(accept.rules)
+@pytest.fixture
+def wanted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], set[str]]:
+    """What a program has to be told for a backend, where it alone is in force."""
+
+    def told(program: str, backend: str) -> set[str]:
+        for name, module in _foreign._PROGRAMS.items():
+            monkeypatch.setattr(module, "active", lambda name=name: name == program)
+        port = 8472 if backend == "vxlan" else None
+        (accept,) = _foreign.accepts(
+            "overlay", network="10.244.0.0/16", backend=backend, port=port, links=["cni0"], uplinks=[]
+        )
+        assert (accept.program, accept.owner, accept.rules) == (program, "overlay", tuple(sorted(accept.rules)))
+        return set(accept.rules)
+
+    return told
 
 
-def test_docker_needs_the_same_for_every_backend() -> None:
+def test_docker_needs_the_same_for_every_backend(wanted: Callable[[str, str], set[str]]) -> None:
     assert wanted("docker", "ipip") == wanted("docker", "vxlan") == wanted("docker", "host-gw")
     assert wanted("docker", "ipip") == {"-s 10.244.0.0/16 -j ACCEPT", "-d 10.244.0.0/16 -j ACCEPT"}
 
 
-def test_firewalld_lets_in_the_tunnel_of_the_backend_and_nothing_else() -> None:
+def test_firewalld_lets_in_the_tunnel_of_the_backend_and_nothing_else(wanted: Callable[[str, str], set[str]]) -> None:
     forward = {
         'policy podnet-forward: rich-rule rule family="ipv4" source address="10.244.0.0/16" accept',
         'policy podnet-forward: rich-rule rule family="ipv4" destination address="10.244.0.0/16" accept',
@@ -84,7 +95,7 @@ def test_firewalld_lets_in_the_tunnel_of_the_backend_and_nothing_else() -> None:
     assert wanted("firewalld", "vxlan") == forward | host | {"policy podnet-input: port 8472/udp"}
 
 
-def test_ufw_lets_in_the_tunnel_of_the_backend_and_nothing_else() -> None:
+def test_ufw_lets_in_the_tunnel_of_the_backend_and_nothing_else(wanted: Callable[[str, str], set[str]]) -> None:
     routed = {"route allow from 10.244.0.0/16", "route allow to 10.244.0.0/16"}
     assert wanted("ufw", "host-gw") == routed
     assert wanted("ufw", "ipip") == routed | {"before.rules: -A ufw-before-input -p 4 -j ACCEPT"}
