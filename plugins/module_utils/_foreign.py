@@ -30,19 +30,23 @@ _PROGRAMS: dict[str, Any] = {
 }
 
 
+def active() -> list[str]:
+    """The programs that are in force on this host now, or have something of ours. None is started that is not there."""
+    return [program for program, module in _PROGRAMS.items() if module.active()]
+
+
 def accepts(
     owner: str, *, network: str, backend: str, port: int | None, links: Collection[str], uplinks: Collection[str]
 ) -> list[Accept]:
-    """What the programs that are in force on this host now have to be told. None is started that is not there.
+    """What the programs that are in force on this host now have to be told.
 
     Firewalls let pass the network both ways, and to this node the tunnel's packets. What pods send to the node itself is
     the operator's to let in, as it is with Flannel. The others leave *links* alone, which are the overlay's, and the overlay's
     routes through *uplinks*, which are not.
     """
     told = {
-        program: module.rules(network=network, backend=backend, port=port, links=links, uplinks=uplinks)
-        for program, module in _PROGRAMS.items()
-        if module.active()
+        program: _PROGRAMS[program].rules(network=network, backend=backend, port=port, links=links, uplinks=uplinks)
+        for program in active()
     }
     return [Accept(program, tuple(sorted(rules)), owner) for program, rules in told.items() if rules]
 
