@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ..module_utils import _facts, _inventory, _leases, _plan, _probes, _readers, _removal
+from ..module_utils import _facts, _inventory, _leases, _package, _plan, _probes, _readers, _removal
 from ..module_utils._model import Mistakes
 
 READ = {*_inventory.GROUP_DEFAULTS, *_inventory.HOST_VARIABLES, "ansible_host", "inventory_dir"}
@@ -36,6 +36,7 @@ class ActionModule(ActionBase):
                 "node": {"type": "str"},
                 "lease": {"type": "str", "choices": ["keep", "free"], "default": "keep"},
                 "force": {"type": "bool", "default": False},
+                "renumber": {"type": "bool", "default": False},
             },
             required_if=[("state", "removed", ["node"])],
         )
@@ -67,23 +68,30 @@ class ActionModule(ActionBase):
             removal = _Removal(
                 options["node"], options["lease"] == "free", [host for host in hosts if host not in everyone]
             )
+        network = inventory.settings.network if inventory.settings else None
+
+        def load() -> _leases.Leases | None:
+            return _leases.load(path, None if options["renumber"] else network)
+
+        def here(leases: _leases.Leases | None) -> _leases.Leases | None:
+            return _leases.moved(leases, network, path) if leases and network else leases
+
         if options["state"] == "check":
-            return _checked(inventory, path, play, removal)
+            return _checked(inventory, path, play, removal, lambda: here(load()))
         if removal and not options["force"] and removal.node in hosts:
             answer = _plain(task_vars["hostvars"].raw_get(removal.node).get("podnet_node") or {})
             mistakes = list(_removal.running(removal.node, answer))
             if mistakes:
                 raise Mistakes(mistakes)
-        network = inventory.settings.network if inventory.settings else None
 
         def planned(leases: _leases.Leases | None) -> tuple[_plan.Plan, list[str]]:
-            known, warnings = removal.take(inventory, leases, path) if removal else (leases, [])
+            known, warnings = removal.take(inventory, here(leases), path) if removal else (here(leases), [])
             return _plan.plan(inventory, known, facts, path, options["name"]), warnings
 
-        leases = _leases.load(path, network)
+        leases = load()
         plan, warnings = planned(leases)
         with self._locked(path, leases != plan.leases) as locked:
-            now = _leases.load(path, network) if locked else leases
+            now = load() if locked else leases
             if now != leases:  # another run came before
                 leases, (plan, warnings) = now, planned(now)
             return {
@@ -193,7 +201,11 @@ class _Removal:
 
 
 def _checked(
-    inventory: _inventory.Inventory, path: str, play: Sequence[str], removal: _Removal | None
+    inventory: _inventory.Inventory,
+    path: str,
+    play: Sequence[str],
+    removal: _Removal | None,
+    load: t.Callable[[], _leases.Leases | None],
 ) -> dict[str, t.Any]:
     """What can be said before any host is contacted: the settings, and by the leases who would probe whom.
 
@@ -202,7 +214,7 @@ def _checked(
     """
     leases, mistakes = None, []
     try:
-        leases = _leases.load(path, inventory.settings.network if inventory.settings else None)
+        leases = load()
     except Mistakes as e:
         mistakes = e.lines
     else:
@@ -217,6 +229,7 @@ def _checked(
         "changed": False,
         "leases_file": path,
         "settings": inventory.settings.as_dict(),
+        "engine": _package.digest(),
         "nodes": {
             name: {
                 "subnet": str(lease.subnet),

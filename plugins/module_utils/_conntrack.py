@@ -20,9 +20,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from ._netlink import HEADER, attribute, attributes, messages
+
 _NETLINK_NETFILTER, _SOL_NETLINK, _CAP_ACK, _STRICT, _SO_RCVBUFFORCE = 12, 270, 10, 12, 33
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _BATCH = 500
@@ -83,32 +83,32 @@ def forget_udp(mappings: Iterable[tuple[str, int]]) -> int:
 
 def _only_udp(port: int | None) -> bytes:
     """A dump's filter (Linux 5.8; older kernels do not know it and send everything, so the answer is looked at too)."""
-    proto = _attribute(_NUMBER, bytes([socket.IPPROTO_UDP]))
+    proto = attribute(_NUMBER, bytes([socket.IPPROTO_UDP]))
     flags = _BY_NUMBER
     if port is not None:
-        proto += _attribute(_DESTINATION_PORT, struct.pack("!H", port))
+        proto += attribute(_DESTINATION_PORT, struct.pack("!H", port))
         flags |= _BY_DESTINATION_PORT
-    wanted = _attribute(_ORIGINAL | _NESTED, _attribute(_PROTO | _NESTED, proto))
-    return wanted + _attribute(_FILTER | _NESTED, _attribute(_ORIGINAL_FLAGS, struct.pack("=I", flags)))
+    wanted = attribute(_ORIGINAL | _NESTED, attribute(_PROTO | _NESTED, proto))
+    return wanted + attribute(_FILTER | _NESTED, attribute(_ORIGINAL_FLAGS, struct.pack("=I", flags)))
 
 
 def _destination(entry: bytes) -> tuple[bytes, int] | None:
     """Where the first packet of an IPv4 UDP flow was sent to, before any translation; None for another flow."""
     if entry[0] != socket.AF_INET:
         return None
-    tuple_ = _attributes(_attributes(entry, 4).get(_ORIGINAL, b""))
-    proto = _attributes(tuple_.get(_PROTO, b""))
+    tuple_ = attributes(attributes(entry, 4).get(_ORIGINAL, b""))
+    proto = attributes(tuple_.get(_PROTO, b""))
     if proto.get(_NUMBER) != bytes([socket.IPPROTO_UDP]):
         return None
-    address = _attributes(tuple_.get(_IP, b"")).get(_IP_DESTINATION, b"")
+    address = attributes(tuple_.get(_IP, b"")).get(_IP_DESTINATION, b"")
     return address, int.from_bytes(proto.get(_DESTINATION_PORT, b""), "big")
 
 
 def _naming(entry: bytes) -> bytes:
     """What names this very entry: another flow between the same ends has another id."""
-    attributes = _attributes(entry, 4)
-    parts = [_attribute(_ORIGINAL | _NESTED, attributes[_ORIGINAL])]
-    parts += [_attribute(kind, attributes[kind]) for kind in (_ID, _ZONE) if kind in attributes]
+    known = attributes(entry, 4)
+    parts = [attribute(_ORIGINAL | _NESTED, known[_ORIGINAL])]
+    parts += [attribute(kind, known[kind]) for kind in (_ID, _ZONE) if kind in known]
     return _GENERIC + b"".join(parts)
 
 
@@ -117,13 +117,13 @@ def _delete(netfilter: socket.socket, entries: Sequence[bytes]) -> int:
     last = len(entries) - 1
     netfilter.send(
         b"".join(
-            _HEADER.pack(16 + len(body), _DELETE, _REQUEST | (_ACK if number == last else 0), number, 0) + body
+            HEADER.pack(16 + len(body), _DELETE, _REQUEST | (_ACK if number == last else 0), number, 0) + body
             for number, body in enumerate(entries)
         )
     )
     gone = 0
     while True:
-        for kind, number, payload in _messages(netfilter.recv(1 << 17)):
+        for kind, number, _port, payload in messages(netfilter.recv(1 << 17)):
             code = -struct.unpack_from("=i", payload)[0] if kind == _ERROR else 0
             if code not in (0, errno.ENOENT):
                 raise OSError(code, os.strerror(code), "conntrack")
@@ -142,7 +142,7 @@ def _local() -> Callable[[bytes], bool]:
     with _opened(socket.NETLINK_ROUTE) as rtnetlink:
         for route in _dump(rtnetlink, _GETROUTE, query):
             _family, bits, _source, _tos, table, _protocol, _scope, kind, _flags = _ROUTE.unpack_from(route)
-            address = _attributes(route, _ROUTE.size).get(_RTA_DST, b"\0\0\0\0")
+            address = attributes(route, _ROUTE.size).get(_RTA_DST, b"\0\0\0\0")
             if (table, kind) != (_TABLE_LOCAL, _TYPE_LOCAL):
                 continue
             if bits == 32:
@@ -174,9 +174,9 @@ def _opened(protocol: int) -> Iterator[socket.socket]:
 
 def _dump(netlink: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
     """What the kernel answers, message by message, without their headers."""
-    netlink.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 0, 0) + body)
+    netlink.send(HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 0, 0) + body)
     while True:
-        for answer, _number, payload in _messages(netlink.recv(1 << 17)):
+        for answer, _number, _port, payload in messages(netlink.recv(1 << 17)):
             if answer == _DONE:
                 return
             if answer == _ERROR:
@@ -185,25 +185,3 @@ def _dump(netlink: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
                     raise OSError(errno.EOPNOTSUPP, "the kernel has no nf_conntrack_netlink", "conntrack")
                 raise OSError(code, os.strerror(code), "conntrack" if kind == _GET else "rtnetlink")
             yield payload
-
-
-def _messages(part: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(type, sequence number, payload) of each message of a datagram."""
-    at = 0
-    while at + 16 <= len(part):
-        size, kind, _flags, number, _port = _HEADER.unpack_from(part, at)
-        yield kind, number, part[at + 16 : at + size]
-        at += max(16, (size + 3) & ~3)
-
-
-def _attributes(part: bytes, at: int = 0) -> dict[int, bytes]:
-    found = {}
-    while at + 4 <= len(part):
-        length, kind = _ATTRIBUTE.unpack_from(part, at)
-        found[kind & 0x3FFF] = part[at + 4 : at + length]
-        at += max(4, (length + 3) & ~3)
-    return found
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(data), kind) + data + b"\0" * (-len(data) % 4)

@@ -10,16 +10,16 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ._difference import Operation
+from ._difference import Operation, merge
 from ._model import MAIN_TABLE, OVERLAY_PROTOCOL, Address, Key, Link, Object, Route, State, describe, of_type
 
 KERNEL_PROTOCOL = 2  # rtnetlink(7): RTPROT_KERNEL
 
-PATIENCE = 3
-"""So many repairs of one thing are made at once; whoever undoes it again is fought with pauses."""
+PATIENCE = 5
+"""So many repairs of one thing, each soon after the other, are made at once; then whoever undoes it is fought with pauses."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds
-CALM = 600.0
-"""After so many seconds without a repair, all is forgotten."""
+CALM = 10.0
+"""After so many seconds without a repair, or twice the pause, it is no fight any more."""
 
 
 def connected(desired: State, observed: State) -> State:
@@ -33,13 +33,8 @@ def connected(desired: State, observed: State) -> State:
         wanted = desired.get(("link", address.namespace, address.dev))
         if observed.get(address.key) != address or not isinstance(link, Link) or not link.up or address.peer:
             continue
-        if (
-            not isinstance(wanted, Link)
-            or wanted.external
-            or wanted.kind != link.kind
-            or wanted.options != link.options
-        ):
-            continue  # it may be about to be made anew
+        if not isinstance(wanted, Link) or wanted.external or merge(wanted, link) != link:
+            continue  # it is about to be changed, or made anew
         local = ipaddress.IPv4Interface(address.address)
         if local.network.prefixlen == 32:
             continue
@@ -74,7 +69,9 @@ def shadows(desired: State, observed: State) -> Iterator[str]:
 
 
 @dataclass
-class _Fight:
+class Fight:
+    """How often one object was repaired, when last, how long it is left alone, and who undid it."""
+
     repairs: int = 0
     last: float = 0.0
     pause: float = 0.0
@@ -85,25 +82,23 @@ class _Fight:
 class Backoff:
     """Which objects are not repaired just now, because something keeps undoing it, or because the kernel refused."""
 
-    fights: dict[Key, _Fight] = field(default_factory=dict)
+    fights: dict[Key, Fight] = field(default_factory=dict)
 
-    def repaired(self, keys: Iterable[Key], now: float, who: str = "") -> list[Key]:
-        """Take note of repairs; those with which a fight begins."""
-        begun = []
-        for key in keys:
-            fight = self.fights.setdefault(key, _Fight())
-            if now - fight.last > CALM:
-                fight.repairs, fight.pause = 0, 0.0
-            fight.repairs, fight.last, fight.who = fight.repairs + 1, now, who or fight.who
-            if fight.repairs >= PATIENCE:
-                if not fight.pause:
-                    begun.append(key)
-                fight.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
-        return begun
+    def repaired(self, key: Key, now: float, who: str = "") -> Fight | None:
+        """Take note of a repair; the fight, if one begins with it."""
+        fight = self.fights.setdefault(key, Fight())
+        if now - fight.last > max(CALM, 2 * fight.pause):
+            fight.repairs, fight.pause = 0, 0.0
+        fight.repairs, fight.last, fight.who = fight.repairs + 1, now, who or fight.who
+        if fight.repairs < PATIENCE:
+            return None
+        begins = not fight.pause
+        fight.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
+        return fight if begins else None
 
     def refused(self, key: Key, now: float) -> None:
         """The kernel did not take it: try again after a pause."""
-        fight = self.fights.setdefault(key, _Fight())
+        fight = self.fights.setdefault(key, Fight())
         fight.last, fight.pause = now, min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
 
     def held(self, now: float) -> set[Key]:
@@ -117,7 +112,9 @@ class Backoff:
 
     def forget(self, now: float) -> None:
         """Drop what has been calm for long."""
-        self.fights = {key: fight for key, fight in self.fights.items() if now - fight.last <= max(CALM, fight.pause)}
+        self.fights = {
+            key: fight for key, fight in self.fights.items() if now - fight.last <= max(CALM, 2 * fight.pause)
+        }
 
 
 def without(operations: Iterable[Operation], held: set[Key], observed: Mapping[Key, Object]) -> list[Operation]:

@@ -22,7 +22,11 @@ from ._atomic import missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, missing
 from ._kernel import NETNS_FILES, Kernel, KernelError
 from ._model import (
+    EVERYTHING,
+    LINKS,
     OVERLAY_PROTOCOL,
+    PROGRAMS,
+    RULES,
     Accept,
     Address,
     File,
@@ -58,6 +62,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     shadowed: tuple[str, ...] = ()
     """Foreign routes that take packets of ours away: they are told, never removed."""
+    held: tuple[Operation, ...] = ()
+    """What would have been done too, but is left as it is for now."""
 
     @property
     def changed(self) -> bool:
@@ -81,7 +87,7 @@ def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
             rules += ["firewall %s\n" % line for line in _nft.lines(item) if line not in known]
         elif isinstance(item, Accept):
             kept = other.rules if isinstance(other, Accept) and other.owner == item.owner else ()
-            rules += ["accept in %s: %s\n" % (item.program, rule) for rule in item.rules if rule not in kept]
+            rules += ["%s: %s\n" % (item.place, rule) for rule in item.rules if rule not in kept]
         elif item is not None:
             same = other is not None and describe(item) == describe(other)
             lines.append(describe(item) + (" of %s" % (getattr(item, "owner", "") or "nobody") if same else "") + "\n")
@@ -89,10 +95,6 @@ def _lines(pairs: Iterator[tuple[Object | None, Object | None]]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ converging
-
-LINKS, RULES, PROGRAMS = "links", "rules", "programs"
-EVERYTHING = frozenset({LINKS, RULES, PROGRAMS})
-"""The parts of a host: what rtnetlink, /proc/sys and files hold; our nftables; and other programs' settings, which are slow to read."""
 
 
 def converge(
@@ -251,15 +253,17 @@ def _compare(
         desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
     )
     warnings = list(pending)
+    whole = operations
     if held:
         operations = _drift.without(operations, set(held), observed)
+    left = tuple(item for item in whole if item not in operations)
     if document is None and owner:
         reason = _needs_forwarding(kernel, owner, observed)
         kept = [item for item in operations if reason and item.item.key == _FORWARDING.key and item.after]
         operations = [item for item in operations if item not in kept]
         warnings += ["%s stays: %s" % (_FORWARDING.name, reason)] if kept else []
     shadowed = tuple(_drift.shadows(desired, observed)) if owner else ()
-    return _Found(desired, Result(tuple(operations), tuple(warnings), shadowed))
+    return _Found(desired, Result(tuple(operations), tuple(warnings), shadowed, left))
 
 
 def _part_of(item: Object) -> str:
@@ -287,11 +291,17 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, desired: State, obs
     if not raw.get("network"):
         return {}
     clause = _firewall_clause.read(raw)
+    links = [item.name for item in of_type(desired, Link) if not item.namespace and not item.external]
+    routes = [item for item in of_type(desired, Route) if not item.namespace and item.type == "unicast"]
     return state_of(
-        [
-            _foreign.wanted(program, owner, network=clause.network, backend=clause.backend, port=clause.port)
-            for program in _foreign.active()
-        ]
+        _foreign.accepts(
+            owner,
+            network=clause.network,
+            backend=clause.backend,
+            port=clause.port,
+            links=links,
+            uplinks={item.dev for item in routes if item.dev not in links},
+        )
     )
 
 

@@ -58,6 +58,7 @@ from ._model import (
     Vxlan,
     sysctl_name,
 )
+from ._netlink import HEADER, attributes
 from ._netns import FOLDER as NETNS_FOLDER
 from ._netns import inside, loopback_alias
 
@@ -144,7 +145,6 @@ _OTHERS = {"ipip": "vxlan, host-gw", "vxlan": "ipip, host-gw"}
 
 # ------------------------------------------------------------------------------------------------ netlink transport
 
-_HEADER = struct.Struct("=IHHII")
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 _DUMP_INTERRUPTED, _ACK_CAPPED, _ACK_HAS_TLVS = 0x10, 0x100, 0x200
@@ -180,7 +180,7 @@ class _Socket:
                 return parts
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        self._socket.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
+        self._socket.send(HEADER.pack(16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
         parts: list[bytes] = []
         interrupted = False
         while True:
@@ -199,9 +199,9 @@ class _Socket:
     def namespace_id(self, descriptor: int) -> int:
         """The number that this socket's namespace has for another one, -1 where it has none (RTM_GETNSID)."""
         body = struct.pack("=B3x", 0) + _WORD.pack(8, _NETNSA_FD, descriptor)
-        self._socket.send(_HEADER.pack(16 + len(body), _GETNSID, _REQUEST, 1, 0) + body)
+        self._socket.send(HEADER.pack(16 + len(body), _GETNSID, _REQUEST, 1, 0) + body)
         part = self._socket.recv(1 << 16)
-        raw = _attributes(part, 20, len(part)).get(_NETNSA_NSID)
+        raw = attributes(part, 20, len(part)).get(_NETNSA_NSID)
         return int(struct.unpack("=i", raw)[0]) if raw else -1
 
     def send(self, messages: Sequence[bytes]) -> dict[int, Failure]:
@@ -211,9 +211,9 @@ class _Socket:
             batch = messages[start : start + _BATCH]
             last = len(batch) - 1
             request = b"".join(
-                _HEADER.pack(len(data), kind, flags | (_ACK if index == last else 0), index, 0) + data[16:]
+                HEADER.pack(len(data), kind, flags | (_ACK if index == last else 0), index, 0) + data[16:]
                 for index, data in enumerate(batch)
-                for _length, kind, flags, _sequence, _port in (_HEADER.unpack_from(data),)
+                for _length, kind, flags, _sequence, _port in (HEADER.unpack_from(data),)
             )
             self._socket.send(request)
             answered = False
@@ -221,7 +221,7 @@ class _Socket:
                 part = self._socket.recv(1 << 17)
                 for offset, size, message, flags in _messages(part):
                     if message == _ERROR:
-                        index = int(_HEADER.unpack_from(part, offset)[3])
+                        index = int(HEADER.unpack_from(part, offset)[3])
                         failure = _failure(part, offset, size, flags)
                         if failure.code:
                             failures[start + index] = failure
@@ -233,7 +233,7 @@ def _messages(part: bytes) -> Iterator[tuple[int, int, int, int]]:
     """(offset, length, type, flags) of each message of a datagram."""
     offset, end = 0, len(part)
     while offset + 16 <= end:
-        size, kind, flags, _sequence, _port = _HEADER.unpack_from(part, offset)
+        size, kind, flags, _sequence, _port = HEADER.unpack_from(part, offset)
         yield offset, size, kind, flags
         offset += (size + 3) & ~3
 
@@ -253,19 +253,8 @@ def _failure(part: bytes, offset: int, size: int, flags: int) -> Failure:
     if flags & _ACK_HAS_TLVS:
         inner = struct.unpack_from("=I", part, offset + 20)[0]
         start = offset + 20 + (16 if flags & _ACK_CAPPED else (inner + 3) & ~3)
-        text = _attributes(part, start, offset + size).get(1, b"").split(b"\0")[0].decode("utf-8", "replace")
+        text = attributes(part, start, offset + size).get(1, b"").split(b"\0")[0].decode("utf-8", "replace")
     return Failure(code, text)
-
-
-def _attributes(part: bytes, offset: int, end: int) -> dict[int, bytes]:
-    found = {}
-    while offset + 4 <= end:
-        length, kind = struct.unpack_from("=HH", part, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = part[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ the route codec
@@ -368,7 +357,7 @@ def decode_routes(
 
 
 def _metrics_mtu(part: bytes, offset: int, end: int) -> int:
-    raw = _attributes(part, offset, end).get(_RTAX_MTU)
+    raw = attributes(part, offset, end).get(_RTAX_MTU)
     return int(struct.unpack("=I", raw)[0]) if raw else 0
 
 

@@ -22,6 +22,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, Union
 
 DOCUMENT_VERSION = 1
+LINKS, RULES, PROGRAMS = "links", "rules", "programs"
+EVERYTHING = frozenset({LINKS, RULES, PROGRAMS})
+"""The parts of a host: what rtnetlink, /proc/sys and files hold; our nftables; and other programs' settings, which are slow to read."""
+
 OVERLAY_PROTOCOL = 244
 """The route protocol that marks an overlay's routes (``rt_protos``: 244 podnet)."""
 ALIAS_PREFIX = "podnet.overlay:"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -106,8 +107,7 @@ def read_inventory(module: AnsibleModule, name: str) -> Any:
 
 def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> None:
     """Run again under the distribution's Python where that has pyroute2 (0.8 s a task), else say what to install."""
-    others = [path for path in INTERPRETERS if path != sys.executable]
-    other = None if has_respawned() else probe_interpreters_for_module(others, "pyroute2")
+    other = None if has_respawned() else _other_python()
     if other:
         respawn_module(other)
     module.fail_json(
@@ -120,3 +120,14 @@ def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> None:
         interpreter=sys.executable,
         package="pyroute2",
     )
+
+
+def python_with_pyroute2() -> str | None:
+    """The interpreter that has pyroute2: this one, or the distribution's; None if none has."""
+    return sys.executable if importlib.util.find_spec("pyroute2") else _other_python()
+
+
+def _other_python() -> str | None:
+    others = [path for path in INTERPRETERS if path != sys.executable]
+    found: str | None = probe_interpreters_for_module(others, "pyroute2")
+    return found

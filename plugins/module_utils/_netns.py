@@ -39,8 +39,22 @@ def identity(name: str = "") -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def everywhere() -> list[str]:
+    """A path for each network namespace that can be seen: this one, those with a name, and those of processes."""
+    paths = ["/proc/self/ns/net", *(os.path.join(FOLDER, name) for name in names())]
+    paths += ["/proc/%s/ns/net" % pid for pid in os.listdir("/proc") if pid.isdecimal()]
+    found: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:  # it has ended
+            continue
+        found.setdefault((status.st_dev, status.st_ino), path)
+    return list(found.values())
+
+
 def inside(namespace: str | None, work: t.Callable[[], T]) -> T:
-    """Return what WORK returns in the named namespace, right here if the name is empty, or in a new one if it is None.
+    """Return what WORK returns in the named namespace (or that of a path), right here if the name is empty, or in a new one if it is None.
 
     setns(2) and unshare(2) move one thread, so a thread goes and the caller's namespace never changes:
     nothing has to be restored, not even after an error. What the thread opens or starts stays in there.

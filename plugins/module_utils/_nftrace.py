@@ -18,6 +18,8 @@ import struct
 import typing as t
 from dataclasses import dataclass
 
+from ._netlink import attributes, messages
+
 Condition = tuple[str, int, bytes]
 """Where to look (protocol: the EtherType; network, transport: the packet's headers), at which byte, for what."""
 
@@ -226,7 +228,7 @@ def verdicts(
 
 
 def _verdict(parts: dict[int, bytes]) -> str:
-    code = _attributes(parts[5])[1] if 5 in parts else parts.get(16, _be32(_CONTINUE))
+    code = attributes(parts[5])[1] if 5 in parts else parts.get(16, _be32(_CONTINUE))
     number = struct.unpack("!i", code)[0]
     number = number & 0xFF if number >= 0 else number  # above: the number of a queue, or an errno
     return _CODES.get(number, str(number))
@@ -248,20 +250,7 @@ def _packet(network: bytes, transport: bytes) -> dict[str, t.Any]:
 
 
 def _traces(datagram: bytes) -> t.Iterator[tuple[str, dict[int, bytes]]]:
-    at = 0
-    while at + 20 <= len(datagram):
-        length, kind = struct.unpack_from("=IH", datagram, at)
-        if kind == _TRACE:
-            parts = _attributes(datagram[at + 20 : at + length])
-            if 6 in parts:
-                yield _FAMILIES.get(datagram[at + 16], str(datagram[at + 16])), parts
-        at += max(16, (length + 3) & ~3)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found, at = {}, 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
-        at += max(4, (length + 3) & ~3)
-    return found
+    for message in messages(datagram):
+        parts = attributes(message.payload, 4) if message.kind == _TRACE else {}
+        if 6 in parts:
+            yield _FAMILIES.get(message.payload[0], str(message.payload[0])), parts

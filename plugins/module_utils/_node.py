@@ -36,6 +36,10 @@ STATE_VERSIONS = (1, 2)
 BOOT_FILE = "/etc/modules-load.d/podnet-overlay.conf"
 PROTOCOL_FILE = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
 
+ENGINE_DIGEST = "/usr/local/lib/podnet-overlay/DIGEST"
+UNIT_FOLDER = "/etc/systemd/system"
+BOOT_UNIT, WATCH_UNIT = "podnet-overlay.service", "podnet-overlay-watch.service"
+
 TUNNELS = ("ipip", "vxlan")  # backends that need a kernel module of the same name
 IPROUTE_PACKAGE = {"RedHat": "iproute"}  # iproute2 elsewhere
 
@@ -70,6 +74,8 @@ def read(
     tunnel: str | None = None,
     namespaces: list[str] | None = None,
     pods: bool = False,
+    engine: str | None = None,
+    watch: bool = True,
 ) -> Facts:
     """Everything that podnet.overlay.node_info returns. Raises NodeError."""
     uname = os.uname()
@@ -119,6 +125,7 @@ def read(
             nft=nft,
             boot=boot,
             protocol_file=os.path.exists(PROTOCOL_FILE),
+            engine=engine is None or _has_engine(engine, watch),
         ),
         "loaded": loaded_by_role(boot),
         "links": links,
@@ -329,6 +336,7 @@ def missing(
     nft: str | None,
     boot: str,
     protocol_file: bool,
+    engine: bool,
 ) -> list[str]:
     """What the role node has to bring, in the words of podnet.overlay.node_info's documentation."""
     items = []
@@ -344,6 +352,8 @@ def missing(
         items += [f"boot:{module}" for module in at_boot]  # all of them: the file is written whole
     if not protocol_file:
         items.append("file:rt_protos")
+    if not engine:
+        items.append("file:engine")
     return items
 
 
@@ -439,6 +449,23 @@ def whose(table: str, chains: t.Iterable[str]) -> str:
     """The programs that a table looks like, by its own or its chains' names; empty if nobody knows."""
     names = [table, *chains]
     return " or ".join(program for start, program in _PROGRAMS if any(name.startswith(start) for name in names))
+
+
+def has_systemd() -> bool:
+    """Whether systemd runs this host (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def is_enabled(unit: str) -> bool:
+    """Whether a unit of ours is started at boot."""
+    return os.path.lexists(f"{UNIT_FOLDER}/multi-user.target.wants/{unit}")
+
+
+def _has_engine(digest: str, watch: bool) -> bool:
+    """Whether what stays on the host is of this release, and its units are enabled as wanted."""
+    if _text(ENGINE_DIGEST).strip() != digest:
+        return False
+    return not has_systemd() or (is_enabled(BOOT_UNIT) and is_enabled(WATCH_UNIT) == watch)
 
 
 def _is_ipv4(text: str) -> bool:

@@ -77,7 +77,7 @@ class Saved:
         except Mistakes as error:
             where = "what is saved of the document %s (%s, %s): " % (
                 self.name,
-                _document_path(self.name),
+                document_path(self.name),
                 _state_path(self.name),
             )
             raise Mistakes([where + line for line in error.lines]) from None
@@ -113,7 +113,7 @@ def load(name: str) -> Saved | None:
         Mistakes: it cannot be read, or another release wrote it.
     """
     name = document_name(name)
-    document = read_json(_document_path(name), "document")
+    document = read_json(document_path(name), "document")
     path = _state_path(name)
     raw = read_json(path, "saved state")
     if raw is None:
@@ -164,7 +164,8 @@ def _sysctl(raw: Mapping[str, Any]) -> Sysctl:
     return Sysctl(str(raw["namespace"]), str(raw["name"]), str(raw["value"]), restores)
 
 
-def _document_path(name: str) -> str:
+def document_path(name: str) -> str:
+    """Where a document lies."""
     return os.path.join(DOCUMENT_FOLDER, name + ".json")
 
 
@@ -175,6 +176,11 @@ def _state_path(name: str) -> str:
 def names() -> list[str]:
     """The documents of this host, those of which a run that was killed left only a state too."""
     return sorted({name for folder in (DOCUMENT_FOLDER, STATE_FOLDER) for name in _names_in(folder)})
+
+
+def documents() -> list[str]:
+    """The documents that the host is brought to."""
+    return sorted(_names_in(DOCUMENT_FOLDER))
 
 
 def _names_in(folder: str) -> Iterator[str]:
@@ -205,8 +211,8 @@ def begin(before: Saved | None, during: Saved, after: Saved) -> Callable[[], Non
     if before is None or during != before:
         _written(_state_path(during.name), during.as_json())()
     try:
-        if before is None or after.document != before.document or not os.path.exists(_document_path(after.name)):
-            puts.append(_written(_document_path(after.name), render(after.document)))
+        if before is None or after.document != before.document or not os.path.exists(document_path(after.name)):
+            puts.append(_written(document_path(after.name), render(after.document)))
         if after != during:
             puts.append(_written(_state_path(after.name), after.as_json()))
     except Failed:
@@ -226,13 +232,13 @@ def keep(saved: Saved | None, name: str) -> None:
     Raises:
         Failed: a file cannot be written.
     """
-    for path in (_document_path(name), _state_path(name)):
+    for path in (document_path(name), _state_path(name)):
         discard(path)
     if saved is not None:
         _written(_state_path(name), saved.as_json())()
         return
     try:
-        for path in (_document_path(name), _state_path(name)):
+        for path in (document_path(name), _state_path(name)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
     except OSError as error:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node
-short_description: Load the kernel modules of the overlay, now and at boot, and name its routes
+short_description: Load the kernel modules of the overlay, name its routes, and install what keeps it over a reboot
 version_added: 0.1.0
 description:
   - Does in one call what a host needs besides packages, and takes it away again. The role P(podnet.overlay.node#role) uses it.
+  - What is installed is the engine that the collection's modules are made of, as a Python package in C(/usr/local/lib/podnet-overlay),
+    with the command C(podnet-overlay). Where the host has systemd there are two units. C(podnet-overlay.service) brings the host to its
+    documents at boot. C(podnet-overlay-watch.service) repairs what others undo.
 extends_documentation_fragment:
   - podnet.overlay.attributes
 author:
@@ -19,8 +22,9 @@ options:
     description:
       - V(present) brings what O(missing) names.
       - V(absent) removes C(/etc/modules-load.d/podnet-overlay.conf) and C(/etc/iproute2/rt_protos.d/podnet-overlay.conf),
-        and unloads ipip if this module loaded it and neither a link nor a named network namespace is left that may use
-        it. With ipip goes C(tunl0), which the kernel makes with it.
+        and unloads ipip if this module loaded it and no network namespace of any process, nor one with a name, has a tunnel of
+        it. With ipip goes C(tunl0), which the kernel makes with it. What is installed goes too, unless other documents of the
+        host need it.
     type: str
     choices: [present, absent]
     default: present
@@ -31,6 +35,12 @@ options:
     type: list
     elements: str
     default: []
+  watch:
+    description:
+      - Whether the watcher runs and is started at boot. This counts where O(missing) has C(file:engine).
+    type: bool
+    default: true
+    version_added: 0.4.0
 seealso:
   - module: podnet.overlay.node_info
 """
@@ -38,7 +48,7 @@ seealso:
 EXAMPLES = r"""
 - name: Bring what is missing
   podnet.overlay.node:
-    missing: [module:ipip, boot:bridge, boot:veth, boot:ipip, file:rt_protos]
+    missing: [module:ipip, boot:bridge, boot:veth, boot:ipip, file:rt_protos, file:engine]
 
 - name: The host as before
   podnet.overlay.node:
@@ -58,17 +68,34 @@ unloaded:
   elements: str
   returned: success
   sample: []
+kept:
+  description: The documents because of which O(state=absent) leaves what is installed.
+  type: list
+  elements: str
+  returned: success
+  sample: []
+  version_added: 0.4.0
 """
 
-import contextlib
 import json
 import os
+import shutil
+import sys
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _netns, _node
+from ..module_utils import _cli, _netns, _node, _package, _rollback, _state
+from ..module_utils._atomic import write_atomically
+from ..module_utils._module import python_with_pyroute2
 
 PROTOCOL = f"{_node.OWN_PROTOCOLS[0]}\t{_node.OWN_PROTOCOLS[1]}\n"
+CARRIED = _cli
+"""Named, so that Ansible sends all the files along that the command needs."""
+RUN = "/run/podnet-overlay"
+
+Files = dict[str, str]
+"""Text by path; '' for a file that is not there."""
 
 
 def main() -> None:
@@ -76,36 +103,54 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "missing": {"type": "list", "elements": "str", "default": []},
+            "watch": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    before = {path: _text(path) for path in (_node.BOOT_FILE, _node.PROTOCOL_FILE)}
+    missing, watch = module.params["missing"], module.params["watch"]
+    absent = module.params["state"] == "absent"
+    boot = _text(_node.BOOT_FILE)
+    kept = _state.names() if absent else []
     load: list[str] = []
     unload: list[str] = []
-    if module.params["state"] == "absent":
-        after = dict.fromkeys(before, "")
-        unload = ["ipip"] if "ipip" in _node.loaded_by_role(before[_node.BOOT_FILE]) and _unused(module) else []
+    if absent:
+        unload = ["ipip"] if "ipip" in _node.loaded_by_role(boot) and _unused(module) else []
+        after = {_node.BOOT_FILE: "", _node.PROTOCOL_FILE: "", **({} if kept else _package.installed())}
     else:
-        missing = module.params["missing"]
         wanted = _named(missing, "module", "kernel")
         load = [name for name in wanted if not os.path.isdir(f"/sys/module/{name}")]
-        after = _files(before, wanted, _named(missing, "boot", "kernel"), protocol="file:rt_protos" in missing)
+        after = _files(boot, wanted, _named(missing, "boot", "kernel"), protocol="file:rt_protos" in missing)
+        if "file:engine" in missing:
+            after.update(_package.installed())  # what an older release had and this one has not
+            after.update(_package.contents(_python(module), systemd=_node.has_systemd()))
+    before = {path: _text(path) for path in after}
+    after = {path: text for path, text in after.items() if text != before[path]}
+    units = _units(watch=watch, absent=absent) if "file:engine" in missing or (absent and not kept) else []
 
     if not module.check_mode:
         for words in (["--all", *load] if load else [], ["--remove", *unload] if unload else []):
             if words:
                 module.run_command([module.get_bin_path("modprobe", required=True), *words], check_rc=True)
-        for path, text in after.items():
-            if text != before[path]:
-                _write(path, text)
+        if absent:
+            _systemctl(module, units)
+        _write(after)
+        if absent and not kept:
+            shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
+            shutil.rmtree(RUN, ignore_errors=True)
+        if _touches_units(after):
+            _systemctl(module, [["daemon-reload"]])
+        if not absent:
+            restart = [["restart", _package.WATCHER]] if watch and units + _package.of_engine(after) else []
+            _systemctl(module, [*units, *(restart if _node.has_systemd() else [])])
     module.exit_json(
-        changed=bool(load or unload or after != before),
+        changed=bool(load or unload or after or units),
         loaded=load,
         unloaded=unload,
+        kept=kept,
         diff=[
             {"before_header": path, "after_header": path, "before": before[path], "after": after[path]}
             for path in after
-            if after[path] != before[path]
+            if not path.startswith(_package.FOLDER) or path == _package.DIGEST
         ],
     )
 
@@ -114,10 +159,10 @@ def _named(missing: list[str], *kinds: str) -> list[str]:
     return [item.partition(":")[2] for item in missing if item.partition(":")[0] in kinds]
 
 
-def _files(before: dict[str, str], load: list[str], boot: list[str], *, protocol: bool) -> dict[str, str]:
-    after = dict(before)
+def _files(present: str, load: list[str], boot: list[str], *, protocol: bool) -> Files:
+    after = {}
     if boot:
-        note = dict.fromkeys([*_node.loaded_by_role(before[_node.BOOT_FILE]), *load])
+        note = dict.fromkeys([*_node.loaded_by_role(present), *load])
         lines = [
             "# Written by podnet.overlay. Of these it has loaded itself, and may unload again:",
             f"# loaded: {' '.join(note)}",
@@ -129,13 +174,49 @@ def _files(before: dict[str, str], load: list[str], boot: list[str], *, protocol
     return after
 
 
+def _python(module: AnsibleModule) -> str:
+    found = python_with_pyroute2()
+    if found is None:
+        module.fail_json(
+            msg=f"no Python of this host has pyroute2 ({sys.executable} has not): install python3-pyroute2, "
+            "which the role podnet.overlay.node does"
+        )
+    return t.cast(str, found)
+
+
+def _units(*, watch: bool, absent: bool) -> list[list[str]]:
+    """What systemctl has to do so that the units are enabled as wanted."""
+    if not _node.has_systemd():
+        return []
+    wanted = {_package.BOOT: not absent, _package.WATCHER: watch and not absent}
+    found = []
+    for unit, enabled in wanted.items():
+        if _node.is_enabled(unit) != enabled:
+            now = ["--now"] if unit == _package.WATCHER else []
+            found.append(["enable" if enabled else "disable", *now, "--quiet", unit])
+    return found
+
+
+def _systemctl(module: AnsibleModule, calls: list[list[str]]) -> None:
+    for words in calls:
+        module.run_command([module.get_bin_path("systemctl", required=True), *words], check_rc=True)
+
+
+def _touches_units(files: Files) -> bool:
+    return _node.has_systemd() and any(path.startswith(_package.UNITS) for path in files)
+
+
 def _unused(module: AnsibleModule) -> bool:
-    """Whether ipip is loaded and nobody uses it, as far as can be seen: a tunnel in a container's namespace cannot."""
-    if not os.path.isdir("/sys/module/ipip") or (os.path.isdir(_netns.FOLDER) and os.listdir(_netns.FOLDER)):
+    """Whether ipip is loaded and no namespace has a tunnel of it, since unloading deletes all: those of processes and those with a name."""
+    if not os.path.isdir("/sys/module/ipip"):
         return False
     ip = module.get_bin_path("ip", required=True, opt_dirs=["/usr/sbin", "/sbin"])
-    _code, out, _err = module.run_command([ip, "-j", "link", "show", "type", "ipip"], check_rc=True)
-    return all(link.get("ifname", "tunl0") == "tunl0" for link in json.loads(out or "[]"))
+
+    def tunnels() -> list[t.Any]:
+        _code, out, _err = module.run_command([ip, "-j", "link", "show", "type", "ipip"], check_rc=True)
+        return [link for link in json.loads(out or "[]") if "UP" in link["flags"] or link.get("ifname") != "tunl0"]
+
+    return not any(_netns.inside(path, tunnels) for path in _netns.everywhere())
 
 
 def _text(path: str) -> str:
@@ -146,17 +227,13 @@ def _text(path: str) -> str:
         return ""
 
 
-def _write(path: str, text: str) -> None:
-    """Write the file whole, or remove it if there is no text."""
-    if not text:
-        with contextlib.suppress(FileNotFoundError):
+def _write(files: Files) -> None:
+    """Write the files whole, and remove those without text. The digest comes last: it says that the rest is there."""
+    for path in sorted(files, key=lambda path: path == _package.DIGEST):
+        if files[path]:
+            write_atomically(path, files[path], 0o755 if path == _rollback.COMMAND else 0o644)
+        elif os.path.exists(path):
             os.unlink(path)
-        return
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(text)
-    os.rename(f"{path}.new", path)
 
 
 if __name__ == "__main__":

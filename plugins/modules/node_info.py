@@ -51,6 +51,17 @@ options:
     type: bool
     default: false
     version_added: 0.4.0
+  engine:
+    description:
+      - The digest of the engine that is to stay on the host, as M(podnet.overlay.plan) returns it. Where another one or none is
+        installed, or its units are not enabled as wanted, RV(missing) has C(file:engine). Not looked at if not given.
+    type: str
+    version_added: 0.4.0
+  watch:
+    description: Whether the watcher is to be enabled.
+    type: bool
+    default: true
+    version_added: 0.4.0
 requirements:
   - iproute2 4.18 or newer (C(ip -json -batch))
 seealso:
@@ -153,7 +164,7 @@ missing:
     - V(pyroute2) and V(nftables) are packages, C(module:NAME) is a kernel module to load, C(boot:NAME) one to name in
       C(/etc/modules-load.d/podnet-overlay.conf) (all of them if one is not there), C(kernel:NAME) one that the kernel's
       main package lacks and an extra package of this distribution may bring, C(file:rt_protos) the name of the
-      overlay's routes for C(ip route).
+      overlay's routes for C(ip route), C(file:engine) what brings the overlay back after a reboot and repairs it.
   type: list
   elements: str
   returned: success
@@ -282,6 +293,8 @@ def main() -> None:
             "tunnel": {"type": "str"},
             "namespaces": {"type": "list", "elements": "str"},
             "pods": {"type": "bool", "default": False},
+            "engine": {"type": "str"},
+            "watch": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )

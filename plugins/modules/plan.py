@@ -67,6 +67,13 @@ options:
     type: bool
     default: false
     version_added: 0.4.0
+  renumber:
+    description:
+      - Move the leases to C(overlay_network) where the file is of another one. Each subnet and pod is as far from the network's
+        beginning as it was. Without it another network is a mistake.
+    type: bool
+    default: false
+    version_added: 0.4.0
 notes:
   - "It reads these variables of the group, which must be the same on every host: C(overlay_network) (10.244.0.0/16),
     C(overlay_subnet_len) (24), C(overlay_subnet_min) and C(overlay_subnet_max) (the first addresses of the first and last
@@ -139,6 +146,13 @@ leases_file:
   type: str
   returned: success
   sample: /srv/fleet/.overlay-leases.yml
+engine:
+  description:
+    - The digest of the engine that is to stay on the hosts, which M(podnet.overlay.node_info) compares with what is there.
+  type: str
+  returned: success and O(state=check)
+  sample: 6f0c9f0e6f3c1f4b
+  version_added: 0.4.0
 settings:
   description: What holds for every node, defaults and C(overlay_net_conf) included.
   type: dict

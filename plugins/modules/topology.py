@@ -29,9 +29,12 @@ options:
   state:
     description:
       - V(present) brings the host to O(document).
-      - V(absent) removes all that the document of this O(name) owns and writes back the sysctls that it changed.
+      - V(absent) removes all that the document of this O(name) owns and writes back the sysctls that it changed. Forwarding stays on
+        where something else on the host needs it by now, with a warning that says what.
+      - V(confirmed) keeps the last change of the document, which O(confirm_timeout) would undo. It needs a new connection to tell
+        anything, C(meta: reset_connection).
     type: str
-    choices: [present, absent]
+    choices: [present, absent, confirmed]
     default: present
   document:
     description:
@@ -120,6 +123,15 @@ options:
         C(policy) names.
     type: dict
     version_added: 0.3.0
+  confirm_timeout:
+    description:
+      - Seconds after which the host undoes a change by itself, unless O(state=confirmed) comes before. V(0) for never.
+      - The time begins anew when the change is made. What is gone back to is the document that was confirmed last, or none. A reboot
+        undoes the change too. Any run without this confirms, since it has reached the host.
+      - It needs what the role P(podnet.overlay.node#role) installs.
+    type: int
+    default: 0
+    version_added: 0.4.0
   namespace:
     description: The namespace of objects that name none. Empty is the host's own.
     type: str
@@ -194,6 +206,8 @@ mistakes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.podnet.overlay.plugins.module_utils import _rollback
+from ansible_collections.podnet.overlay.plugins.module_utils._engine import confirm
 from ansible_collections.podnet.overlay.plugins.module_utils._model import State, document_name
 from ansible_collections.podnet.overlay.plugins.module_utils._module import NAMESPACE, STATE, guarded, run
 from ansible_collections.podnet.overlay.plugins.module_utils._state import desired_state
@@ -218,10 +232,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "default": "overlay"},
-            "state": STATE,
+            "state": {**STATE, "choices": ["present", "absent", "confirmed"]},
             "document": {"type": "dict", "options": DOCUMENT},
             "peers": {"type": "dict"},
             "groups": {"type": "dict"},
+            "confirm_timeout": {"type": "int", "default": 0},
             "namespace": NAMESPACE,
             "purge": {"type": "bool", "default": True},
             "adopt": {"type": "bool", "default": False},
@@ -241,16 +256,22 @@ def main() -> None:
             "groups": {**(document["firewall"].get("groups") or {}), **params["groups"]},
         }
 
+    owner = guarded(module, lambda: document_name(params["name"]))
+    if params["state"] == "confirmed":
+        waiting = guarded(module, lambda: owner in _rollback.names() if module.check_mode else confirm(owner))
+        module.exit_json(changed=waiting, operations=[])
+
     def read() -> State:
         return desired_state(document, params["name"])
 
     run(
         module,
         read,
-        owner=guarded(module, lambda: document_name(params["name"])),
+        owner=owner,
         document=document if params["state"] == "present" else None,
         purge=params["purge"] or params["state"] == "absent",
         adopt=params["adopt"],
+        confirm_timeout=params["confirm_timeout"],
     )
 
 

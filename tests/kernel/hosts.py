@@ -1,4 +1,4 @@
-"""Hosts for the kernel tests: a network namespace with its own /run, /etc and /var/lib."""
+"""Hosts for the kernel tests: a network namespace with its own /run, /etc, /var/lib and /usr/local."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = "ansible_collections.podnet.overlay.plugins.modules"
 PRIVATE = (
     "mount -t tmpfs none /run && mkdir /run/netns /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc"
+    " && mkdir -p /run/local/upper /run/local/work"
+    " && mount -t overlay -o lowerdir=/usr/local,upperdir=/run/local/upper,workdir=/run/local/work none /usr/local"
     " && mount -t tmpfs none /var/lib && ip link set lo up && echo ready && exec sleep infinity"
 )
 FORK = multiprocessing.get_context("fork")

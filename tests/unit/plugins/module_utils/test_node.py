@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _model, _nft, _node, _state
+from ansible_collections.podnet.overlay.plugins.module_utils import _model, _nft, _node, _package, _state
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -176,6 +176,7 @@ def missing(**changes: object) -> list[str]:
         "nft": "1.0.6",
         "boot": "bridge\nipip\n",
         "protocol_file": True,
+        "engine": True,
     }
     return _node.missing(**{**ready, **changes})  # type: ignore[arg-type]
 
@@ -186,6 +187,7 @@ def test_a_ready_host_lacks_nothing() -> None:
 
 
 def test_each_thing_that_is_lacking_is_named() -> None:
+    assert missing(engine=False) == ["file:engine"]
     assert missing(pyroute2=None, nft=None, protocol_file=False) == ["pyroute2", "nftables", "file:rt_protos"]
     assert missing(pyroute2="0.6.9") == ["pyroute2"]
     assert missing(pyroute2="unknown") == []
@@ -204,6 +206,8 @@ def test_the_words_are_the_engines() -> None:
     assert _node.OWN_TABLE == _nft.TABLE
     assert (_node.DOCUMENT_FOLDER, _node.STATE_FOLDER) == (_state.DOCUMENT_FOLDER, _state.STATE_FOLDER)
     assert _node.STATE_VERSIONS == _state.KNOWN_VERSIONS
+    assert (_node.ENGINE_DIGEST, _node.UNIT_FOLDER) == (_package.DIGEST, _package.UNITS)
+    assert (_node.BOOT_UNIT, _node.WATCH_UNIT) == (_package.BOOT, _package.WATCHER)
 
 
 @pytest.mark.parametrize("text", ['{"version": 1, "docu', '{"version": 3, "document": {}}', "[]", ""])

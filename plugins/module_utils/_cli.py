@@ -1,0 +1,208 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command ``podnet-overlay``, for whoever is on the host without Ansible: the boot unit, the watcher, an operator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from . import _journal, _metrics, _rollback, _state
+from ._engine import Result, confirm, converge, reconcile, roll_back
+from ._kernel import KernelError, MissingLibrary
+from ._model import Mistakes
+from ._state import Failed
+
+FINE, DIFFERS, FAILED = 0, 1, 2
+"""Exit codes, those of diff(1)."""
+_TROUBLE = (Mistakes, Failed, KernelError, MissingLibrary, OSError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.act(given))
+    except KeyboardInterrupt:
+        return 130
+    except _TROUBLE as error:
+        print("podnet-overlay: %s" % error, file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="podnet-overlay",
+        description="The pod network of this host, brought to its documents in %s." % _state.DOCUMENT_FOLDER,
+        epilog="Exit codes: 0 all is as desired, or now is; 1 something differs (diff, status); 2 it failed.",
+    )
+    acts = parser.add_subparsers(required=True, metavar="ACT")
+
+    def add(name: str, about: str, act: Callable[[argparse.Namespace], int], *, documents: bool = True) -> Any:
+        parsed = acts.add_parser(name, help=about, description=about)
+        parsed.set_defaults(act=act)
+        if documents:
+            parsed.add_argument("names", nargs="*", metavar="DOCUMENT", help="default: all")
+            parsed.add_argument("--json", action="store_true", help="print JSON")
+        return parsed
+
+    add("apply", "bring the host to its documents, as at boot", _apply)
+    add("diff", "what apply would change", _diff)
+    parsed = add("status", "documents, routes, drift, repairs and the last probes", _status, documents=False)
+    parsed.add_argument("--json", action="store_true", help="print JSON")
+    parsed = add("watch", "repair what changes, until ended", _watch, documents=False)
+    parsed.add_argument("--interval", type=float, default=300.0, metavar="SECONDS", help="between full checks (300)")
+    parsed.add_argument(
+        "--metrics", default=_metrics.FILE, metavar="FILE", help="counters for Prometheus (%(default)s)"
+    )
+    add("teardown", "remove what documents made, and forget them", _teardown)
+    parsed = add("confirm", "keep the last change of a document", _confirm, documents=False)
+    parsed.add_argument("name", metavar="DOCUMENT")
+    parsed = add(
+        "rollback", "undo the last change of a document, unless it is confirmed in time", _rollback_due, documents=False
+    )
+    parsed.add_argument("name", metavar="DOCUMENT")
+    return parser
+
+
+def _apply(given: argparse.Namespace) -> int:
+    for name in _rollback.names():
+        if _rollback.pending(name) and not _due(name):  # a reboot is no confirmation
+            roll_back(name, due=True)
+    return _each(given, _in_order(given.names), reconcile)
+
+
+def _due(name: str) -> float:
+    change = _rollback.pending(name)
+    return change.left if change else 0.0
+
+
+def _diff(given: argparse.Namespace) -> int:
+    return _each(given, _in_order(given.names), lambda name: reconcile(name, check=True), found=DIFFERS)
+
+
+def _teardown(given: argparse.Namespace) -> int:
+    names = [*reversed(_in_order(given.names)), *(name for name in _state.names() if name not in _state.documents())]
+    return _each(given, names if not given.names else given.names, lambda name: converge({}, owner=name))
+
+
+def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], Result], found: int = FINE) -> int:
+    """Do one thing with each document, whatever becomes of the others."""
+    code = FINE
+    told: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            result = act(name)
+        except _TROUBLE as error:
+            code = FAILED
+            told.append({"document": name, "operations": [], "warnings": [], "error": str(error)})
+            print("podnet-overlay: %s: %s" % (name, error), file=sys.stderr)
+            continue
+        if result.operations and code == FINE:
+            code = found
+        operations = [str(operation) for operation in result.operations]
+        warnings = [*result.warnings, *result.shadowed]
+        told.append({"document": name, "operations": operations, "warnings": warnings, "error": ""})
+        if not given.json:
+            for line in operations:
+                print("%s: %s" % (name, line))
+            for line in warnings:
+                print("podnet-overlay: %s: %s" % (name, line), file=sys.stderr)
+    if given.json:
+        print(json.dumps(told, indent=2))
+    return code
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """The documents, those first that stand on nothing of another's: a pod of its own needs the overlay's bridge."""
+    chosen = list(names) or _state.documents()
+
+    def leans(name: str) -> bool:
+        try:
+            saved = _state.load(name)
+        except (Mistakes, OSError):  # told when its turn comes
+            return True
+        links = saved.document.get("links") or [] if saved else []
+        return any(link.get("external") for link in links)
+
+    return sorted(chosen, key=leans)
+
+
+def _status(given: argparse.Namespace) -> int:
+    from . import _status  # what it reads no other act needs
+
+    status = _status.read()
+    print(json.dumps(status, indent=2) if given.json else "\n".join(_status_lines(status)))
+    documents = status["documents"]
+    if any(document["error"] for document in documents):
+        return FAILED
+    return DIFFERS if any(document["drift"] for document in documents) else FINE
+
+
+def _status_lines(status: dict[str, Any]) -> Iterator[str]:
+    """The status for people."""
+    for document in status["documents"]:
+        routes = document["routes"]
+        words = [document[key] for key in ("backend", "subnet", "public_ip") if document[key]]
+        yield "%s: %s; routes %d of %d" % (
+            document["name"],
+            " ".join(words) or "no overlay",
+            routes["present"],
+            routes["wanted"],
+        )
+        yield from ("  drift: %s" % line for line in document["drift"])
+        yield from ("  %s" % line for line in document["shadowed"])
+        if document["unconfirmed"] is not None:
+            yield "  not confirmed: undone in %.0f s" % document["unconfirmed"]
+        if document["error"]:
+            yield "  %s" % document["error"]
+    watcher = status["watcher"]
+    if watcher is not None:
+        repairs = ", ".join("%d of %s" % (count, kind) for kind, count in sorted(watcher["repairs"].items()))
+        yield "watcher: %s; repairs: %s; failures %d; held back %d" % (
+            "running" if watcher["running"] else "NOT running",
+            repairs or "none",
+            watcher["failures"],
+            watcher["held"],
+        )
+
+
+def _watch(given: argparse.Namespace) -> int:
+    from ._watch import watch
+
+    watch(given.interval, given.metrics)
+    return FINE
+
+
+def _confirm(given: argparse.Namespace) -> int:
+    print("confirmed" if confirm(given.name) else "nothing of %s waits to be confirmed" % given.name)
+    return FINE
+
+
+def _rollback_due(given: argparse.Namespace) -> int:
+    """Wait for the deadline, which may move, and undo the change if it is still there."""
+    change = _rollback.pending(given.name)
+    while change is not None and change.left:
+        time.sleep(min(change.left, 1.0))
+        change = _rollback.pending(given.name)
+    if change is None:
+        return FINE
+    result = roll_back(given.name, due=True)
+    if result is not None:
+        _journal.log(
+            "document %s: its last change was not confirmed within %.0f s, and is undone: %s"
+            % (given.name, change.timeout, "; ".join(map(str, result.operations)) or "nothing was left of it"),
+            _journal.WARNING,
+            PODNET_DOCUMENT=given.name,
+        )
+    return FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
