@@ -17,6 +17,8 @@ import re
 import socket
 import typing as t
 
+from . import _foreign_networkd
+
 _OVERLAYS = {  # the names of processes, of at most 15 bytes: /proc/PID/comm
     "flanneld": "Flannel",
     "calico-node": "Calico",
@@ -28,7 +30,7 @@ _OVERLAYS = {  # the names of processes, of at most 15 bytes: /proc/PID/comm
     "ovnkube": "OVN-Kubernetes",
 }
 _NETWORKD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")  # the first that has a file's name wins
-OWN_NETWORK_FILE = "05-podnet-overlay.network"
+OWN_NETWORK_FILE = os.path.basename(_foreign_networkd.NETWORK)
 
 
 def processes() -> set[str]:

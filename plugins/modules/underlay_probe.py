@@ -218,11 +218,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils import _dropped, _foreign, _surroundings, _underlay
+from ..module_utils import _dropped, _foreign_docker, _foreign_firewalld, _foreign_ufw, _surroundings, _underlay
 from ..module_utils._look import Look
 from ..module_utils._recorder import Failed
 
-_FIREWALLS = ("docker", "firewalld", "ufw")
+_FIREWALLS: dict[str, t.Any] = {"docker": _foreign_docker, "firewalld": _foreign_firewalld, "ufw": _foreign_ufw}
 
 
 def main() -> None:
@@ -275,7 +275,7 @@ def _start(module: AnsibleModule, probe: _underlay.Probe | None, table: dict[str
     surroundings = {
         "manager": _surroundings.manager(options["interface"]) if options["interface"] else "",
         "overlays": _surroundings.overlays(running),
-        "firewalls": [program for program in _foreign.active() if program in _FIREWALLS],
+        "firewalls": [program for program, foreign in _FIREWALLS.items() if foreign.active()],
         "takers": _surroundings.takers(links) if "systemd-network" in running else {},
         "forward": _dropped.on_forward(_look(module), network, options["bridge"], out) if network and out else [],
     }
