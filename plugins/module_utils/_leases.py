@@ -11,6 +11,7 @@ Only the controller uses this.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import ipaddress
 import json
@@ -116,7 +117,7 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     except ValueError as error:
         raise Mistakes([f"{source}: network: {error}"]) from None
     if network is not None and own != network:
-        remedy = "restore the variable, or run teardown.yml with overlay_forget=true first to give up every lease"
+        remedy = "restore the variable, or let every pod get another address with -e overlay_renumber=true"
         raise Mistakes([f"{source}: network: {own} is not overlay_network {network}; {remedy}"])
     sections: dict[str, dict[str, Lease]] = {"nodes": {}, "removed": {}}
     for section, leases in sections.items():
@@ -177,6 +178,30 @@ def render(leases: Leases | None) -> str:
         lines.append(f"{section}:" if nodes else f"{section}: {{}}")
         lines += [f"  {_scalar(name)}: {{{', '.join(_items(nodes[name]))}}}" for name in sorted(nodes, key=_natural)]
     return _HEADER + "\n".join(lines) + "\n"
+
+
+def moved(leases: Leases, network: ipaddress.IPv4Network, source: str) -> Leases:
+    """The leases in another network: every subnet and pod as far from its beginning as before.
+
+    Raises:
+        Mistakes: they have no room there. *source* is the file's path.
+    """
+    by = int(network.network_address) - int(leases.network.network_address)
+    lines = [
+        f"{source}: {name}: subnet: {lease.subnet} of {leases.network} has no counterpart in {network}; choose a larger network"
+        for name, lease in {**leases.removed, **leases.nodes}.items()
+        if int(lease.subnet[-1]) - int(leases.network[0]) >= network.num_addresses
+    ]
+    if lines:
+        raise Mistakes(lines)
+
+    def there(lease: Lease) -> Lease:
+        subnet = ipaddress.IPv4Network((int(lease.subnet[0]) + by, lease.subnet.prefixlen))
+        pods = {name: str(ipaddress.IPv4Address(address) + by) for name, address in lease.pods.items()}
+        return dataclasses.replace(lease, subnet=subnet, pods=pods)
+
+    nodes, removed = ({name: there(its) for name, its in of.items()} for of in (leases.nodes, leases.removed))
+    return Leases(network, nodes, removed)
 
 
 def _items(lease: Lease) -> Iterator[str]:

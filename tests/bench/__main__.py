@@ -8,6 +8,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-for name in ("plan", "routes", "throughput", "fleet"):
+for name in ("plan", "routes", "throughput", "interruption", "fleet"):
     print(f"== {name}", flush=True)
     subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True)

@@ -77,6 +77,17 @@ def test_a_freed_subnet_is_in_nobodys_way() -> None:
     assert parse(render(item), "leases", NETWORK) == item
 
 
+def test_leases_move_to_another_network_with_all_that_is_in_them() -> None:
+    there = _leases.moved(LEASES, IPv4Network("172.30.0.0/20"), "leases")
+    assert render(there) == TEXT.replace("10.244.0.0/16", "172.30.0.0/20").replace("10.244.", "172.30.")
+    assert _leases.moved(there, NETWORK, "leases") == LEASES
+    with pytest.raises(Mistakes) as caught:
+        _leases.moved(LEASES, IPv4Network("172.30.0.0/23"), "leases")
+    assert caught.value.lines == [
+        "leases: 198.51.100.13: subnet: 10.244.2.0/24 of 10.244.0.0/16 has no counterpart in 172.30.0.0/23; choose a larger network"
+    ]
+
+
 @given(st.integers(0, len(TEXT) - 2))
 def test_a_torn_file_is_refused_or_has_lost_no_node(length: int) -> None:
     try:
