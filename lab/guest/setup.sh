@@ -26,7 +26,8 @@ done
 rm -f /etc/systemd/system/multi-user.target.wants/dbus.service /lib/systemd/system/multi-user.target.wants/dbus.service
 # A test starts what it is about.
 systemctl --quiet disable firewalld.service ufw.service podman.service podman.socket podman-auto-update.service \
-    podman-auto-update.timer podman-restart.service
+    podman-auto-update.timer podman-restart.service docker.service docker.socket containerd.service \
+    NetworkManager.service NetworkManager-dispatcher.service NetworkManager-wait-online.service
 systemctl --quiet enable ssh.service systemd-networkd.service lab-ready.service
 
 # The subsystem is set in sshd_config.d, and may be set once only.
