@@ -32,7 +32,7 @@ options:
       - V(absent) removes all that the document of this O(name) owns and writes back the sysctls that it changed. Forwarding stays on
         where something else on the host needs it by now, with a warning that says what.
       - V(confirmed) keeps the last change of the document, which O(confirm_timeout) would undo. It needs a new connection to tell
-        anything, C(meta: reset_connection).
+        anything, C(reset_connection) of M(ansible.builtin.meta).
     type: str
     choices: [present, absent, confirmed]
     default: present
