@@ -152,8 +152,7 @@ class Overlay:
         return self.during(lambda: self.stage.play("remove", {**self.settings, "node": "node3"}))
 
     def add(self) -> Row:
-        lines = self.stage.leases.read_text().partition("removed:")[0] + "removed: {}\n"
-        self.stage.leases.write_text(lines)
+        self.stage.leases.write_text(self.stage.leases.read_text().replace(", reason: playbook", ""))
         return self.change()
 
 

@@ -230,3 +230,17 @@ def test_a_limited_run_removes_nobody(hosts: Fleet, state: str) -> None:
     result = hosts.run(state, ["node2"], node="node2")
     assert result["msg"].startswith("overlay: --limit leaves out node1, node3")
     assert hosts.leases.read_text() == before
+
+
+def test_another_network_takes_the_leases_along_only_where_that_is_said(hosts: Fleet) -> None:
+    hosts.run()
+    for own in hosts.variables.values():
+        own["overlay_network"] = "10.201.0.0/16"
+    for state in ("check", "present"):
+        assert "let every pod get another address with -e overlay_renumber=true" in hosts.run(state)["msg"]
+    assert hosts.run("check", renumber=True)["nodes"]["node2"]["pods"]["web"] == "10.201.1.2"
+    assert "10.244.1.0/24" in hosts.leases.read_text()
+    result = hosts.run(renumber=True)
+    assert result["changed"]
+    assert "10.201.1.0/24" in result["peers"]
+    assert not hosts.run()["changed"]
