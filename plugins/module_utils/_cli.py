@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _journal, _metrics, _rollback, _state
@@ -104,7 +104,9 @@ def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], 
             told.append({"document": name, "operations": [], "warnings": [], "error": str(error)})
             print("podnet-overlay: %s: %s" % (name, error), file=sys.stderr)
             continue
-        if result.operations and code == FINE:
+        if result.held:  # something foreign is in the way, or a link is not there yet
+            code = FAILED
+        elif result.operations and code == FINE:
             code = found
         operations = [str(operation) for operation in result.operations]
         warnings = [*result.warnings, *result.shadowed]
@@ -138,39 +140,11 @@ def _status(given: argparse.Namespace) -> int:
     from . import _status  # what it reads no other act needs
 
     status = _status.read()
-    print(json.dumps(status, indent=2) if given.json else "\n".join(_status_lines(status)))
+    print(json.dumps(status, indent=2) if given.json else _status.text(status))
     documents = status["documents"]
     if any(document["error"] for document in documents):
         return FAILED
     return DIFFERS if any(document["drift"] for document in documents) else FINE
-
-
-def _status_lines(status: dict[str, Any]) -> Iterator[str]:
-    """The status for people."""
-    for document in status["documents"]:
-        routes = document["routes"]
-        words = [document[key] for key in ("backend", "subnet", "public_ip") if document[key]]
-        yield "%s: %s; routes %d of %d" % (
-            document["name"],
-            " ".join(words) or "no overlay",
-            routes["present"],
-            routes["wanted"],
-        )
-        yield from ("  drift: %s" % line for line in document["drift"])
-        yield from ("  %s" % line for line in document["shadowed"])
-        if document["unconfirmed"] is not None:
-            yield "  not confirmed: undone in %.0f s" % document["unconfirmed"]
-        if document["error"]:
-            yield "  %s" % document["error"]
-    watcher = status["watcher"]
-    if watcher is not None:
-        repairs = ", ".join("%d of %s" % (count, kind) for kind, count in sorted(watcher["repairs"].items()))
-        yield "watcher: %s; repairs: %s; failures %d; held back %d" % (
-            "running" if watcher["running"] else "NOT running",
-            repairs or "none",
-            watcher["failures"],
-            watcher["held"],
-        )
 
 
 def _watch(given: argparse.Namespace) -> int:

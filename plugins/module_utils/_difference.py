@@ -326,7 +326,20 @@ def conflicts(
         adopt: foreign objects may be taken over, other documents' may not.
         absent: single things that are to go.
     """
-    found: list[str] = []
+    found = list(in_the_way(desired, observed, owner, owned, adopt).values())
+    for wanted in absent:
+        present = observed.get(wanted.key)
+        if present is not None and _foreign(wanted, present, "", adopt):
+            reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, ""))
+            found.append("%s is not what was named (%s): %s" % reasons)
+    return found + _taken_endpoints(desired, observed, owned) + missing(desired, observed)
+
+
+def in_the_way(
+    desired: State, observed: State, owner: str, owned: Callable[[Object], bool], adopt: bool = False
+) -> dict[Key, str]:
+    """What is desired and has something foreign in its place, with a sentence on that. The arguments are those of ``conflicts``."""
+    found = {}
     for key, wanted in desired.items():
         present = observed.get(key)
         if present is None or owned(present) or _goes_with_its_address(present, desired, observed, owned):
@@ -334,13 +347,8 @@ def conflicts(
         if _foreign(wanted, present, owner, adopt):
             named = present if isinstance(wanted, Firewall) else wanted
             reasons = (_name(named), _whose(wanted, present), _remedy(wanted, present, owner))
-            found.append("%s is there already and not ours (%s): %s" % reasons)
-    for wanted in absent:
-        present = observed.get(wanted.key)
-        if present is not None and _foreign(wanted, present, "", adopt):
-            reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, ""))
-            found.append("%s is not what was named (%s): %s" % reasons)
-    return found + _taken_endpoints(desired, observed, owned) + missing(desired, observed)
+            found[key] = "%s is there already and not ours (%s): %s" % reasons
+    return found
 
 
 def _goes_with_its_address(item: Object, desired: State, observed: State, owned: Callable[[Object], bool]) -> bool:

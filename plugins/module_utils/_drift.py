@@ -7,11 +7,25 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ._difference import Operation, merge
-from ._model import MAIN_TABLE, OVERLAY_PROTOCOL, Address, Key, Link, Object, Route, State, describe, of_type
+from ._model import (
+    MAIN_TABLE,
+    OVERLAY_PROTOCOL,
+    Address,
+    Ipip,
+    Key,
+    Link,
+    Namespace,
+    Object,
+    Route,
+    State,
+    Vxlan,
+    describe,
+    of_type,
+)
 
 KERNEL_PROTOCOL = 2  # rtnetlink(7): RTPROT_KERNEL
 
@@ -117,17 +131,35 @@ class Backoff:
         }
 
 
-def without(operations: Iterable[Operation], held: set[Key], observed: Mapping[Key, Object]) -> list[Operation]:
-    """The operations that do not touch what is held, nor anything that lives on a held link that is not there."""
-    kept = []
-    for operation in operations:
-        item = operation.item
-        places = {
-            ("link", getattr(item, "namespace", ""), name)
-            for name in (getattr(item, "dev", ""), getattr(item, "master", ""))
-            if name
-        } | {("namespace", getattr(item, "namespace", ""))}
-        if item.key in held or any(place in held and place not in observed for place in places):
-            continue
-        kept.append(operation)
-    return kept
+def without(
+    operations: Iterable[Operation], held: Collection[Key], foreign: Collection[Key], desired: State, observed: State
+) -> list[Operation]:
+    """The operations that can be carried out while something is left as it is.
+
+    Args:
+        operations: all of them.
+        held: what is not to be touched; nor is what lives on it, where it is not there.
+        foreign: that of it in whose place something foreign is, on which nothing of ours may live.
+        desired: what should be there.
+        observed: what is there.
+    """
+
+    def lacks(place: Key) -> bool:
+        return place in foreign or (place not in observed and (place in held or place not in desired))
+
+    return [
+        operation
+        for operation in operations
+        if operation.item.key not in held and not any(map(lacks, _places(operation.item)))
+    ]
+
+
+def _places(item: Object) -> Iterator[Key]:
+    """The namespace and the links that an object lives on."""
+    namespace = getattr(item, "namespace", "")
+    if namespace and not isinstance(item, Namespace):
+        yield ("namespace", namespace)
+    under = item.options.link if isinstance(item, Link) and isinstance(item.options, (Ipip, Vxlan)) else ""
+    for name in (getattr(item, "dev", ""), getattr(item, "master", ""), under):
+        if name:
+            yield ("link", namespace, name)

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _drift, _firewall_clause, _foreign, _nft, _rollback, _state
 from ._atomic import missing_folders, remove_empty
-from ._difference import Operation, conflicts, difference, missing
+from ._difference import Operation, conflicts, difference, in_the_way, missing
 from ._kernel import NETNS_FILES, Kernel, KernelError
 from ._model import (
     EVERYTHING,
@@ -216,7 +216,8 @@ def _compare(
 ) -> _Found:
     """What has to be done; the arguments are those of ``converge`` and ``reconcile``.
 
-    With *repair* a foreign route in place of one that was reached is drift; a controller's run leaves it to the operator.
+    With *repair* a foreign route in place of one that was reached is drift, which a controller's run leaves to the operator; and
+    what something foreign is in the way of is left as it is, with a warning, so that the rest can be repaired.
 
     Raises:
         Mistakes: something foreign is in the way.
@@ -239,11 +240,14 @@ def _compare(
         """Whether *item* stands in place of a route that was ours."""
         return isinstance(item, Route) and item.key in ours
 
-    mistakes = conflicts(desired, observed, owner, lambda item: owned(item) or replaced(item), adopt, absent)
+    def known(item: Object) -> bool:
+        return owned(item) or replaced(item)
+
+    mistakes = conflicts(desired, observed, owner, known, adopt, absent)
     mistakes += _missing_sysctls(desired, observed) + _missing_processes(kernel, desired)
     if not owner:
         mistakes += _claimed({**desired, **state_of(absent)}, observed)
-    pending = tuple(missing(desired, observed)) if check and not owner else ()
+    pending = mistakes if repair else missing(desired, observed) if check and not owner else []
     mistakes = [line for line in mistakes if line not in pending]
     if mistakes:
         raise Mistakes(mistakes)
@@ -254,8 +258,9 @@ def _compare(
     )
     warnings = list(pending)
     whole = operations
-    if held:
-        operations = _drift.without(operations, set(held), observed)
+    if repair:
+        blocked = in_the_way(desired, observed, owner, known, adopt)
+        operations = _drift.without(operations, {*held, *blocked}, blocked, desired, observed)
     left = tuple(item for item in whole if item not in operations)
     if document is None and owner:
         reason = _needs_forwarding(kernel, owner, observed)

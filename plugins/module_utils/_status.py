@@ -109,11 +109,12 @@ def _document(name: str) -> dict[str, Any]:
         told["unconfirmed"] = None if pending is None else round(pending.left, 1)
         wanted = {route.key for route in of_type(saved.reached, Route) if not route.namespace}
         result = _engine.reconcile(name, check=True)
-        amiss = {operation.item.key for operation in result.operations}
+        amiss = {operation.item.key for operation in (*result.operations, *result.held)}
         told["routes"] = {"wanted": len(wanted), "present": len(wanted - amiss)}
         told["drift"] = [str(operation) for operation in result.operations[:MOST_LINES]]
         told["drift_count"] = len(result.operations)
         told["shadowed"] = list(result.shadowed[:MOST_LINES])
+        told["error"] = "; ".join(result.warnings)
     except Mistakes as error:
         told["error"] = "; ".join(error.lines)
     except (_state.Failed, KernelError) as error:

@@ -145,8 +145,7 @@ class _Watcher:
                 self._trouble(name, str(error))
                 return
             else:
-                if not result.held:
-                    self._trouble(name, "; ".join(result.shadowed))
+                self._trouble(name, "; ".join((*result.warnings, *result.shadowed)))
                 self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(result.held)
                 self._repaired(name, backoff, result.operations, who, since)
                 return
