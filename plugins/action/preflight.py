@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ansible.utils.display import Display
 
-from ..module_utils import _facts, _inventory, _leases, _plan, _preflight, _preflight_text
+from ..module_utils import _facts, _inventory, _leases, _plan, _preflight, _preflight_paths, _preflight_text
 from ..module_utils._model import Mistakes
 from ..module_utils._preflight import ERROR, WARNING, Finding
 from ..module_utils._shares import kept_out
@@ -129,7 +129,7 @@ def _judged(options: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str,
         return {"failed": True, "msg": f"plan: not as podnet.overlay.preflight returns it with state: planned: {e!r}"}
     outcomes = {name: {state: hostvars[name].get(options[state]) or {} for state in _VARIABLES} for name in probing}
     surroundings = {name: own["started"].get("surroundings") or {} for name, own in outcomes.items()}
-    paths = _preflight.Paths(probing, outcomes, backend, port)
+    paths = _preflight_paths.Paths(probing, outcomes, backend, port)
     findings += paths.findings(options["group"])
     for name, told in surroundings.items():
         findings += _preflight.of_surroundings(name, told)

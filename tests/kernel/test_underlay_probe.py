@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils._preflight import Finding, Prober
+from ansible_collections.podnet.overlay.plugins.module_utils._preflight_paths import Paths
 
 from tests.kernel.hosts import Host, started
 
@@ -79,7 +81,10 @@ def test_what_comes_whole_is_counted_and_not_listed(path: Path) -> None:
 
 
 def test_it_changes_nothing_and_leaves_nothing(path: Path) -> None:
-    look = "ip -4 addr | grep inet; ip -4 route show table all; nft list ruleset; ls -R /run /etc /var/lib | sort; ss -anp -f unix,inet,packet | wc -l"
+    look = (
+        "ip -4 addr | grep inet; ip -4 route show table all; nft list ruleset; ls -R /run /etc /var/lib | sort;"
+        "ss -anp -f unix,inet,packet | wc -l"
+    )
     before = [host.sh(look) for host in (path.left, path.right)]
     path.probe()
     assert before == [host.sh(look) for host in (path.left, path.right)]
@@ -141,6 +146,27 @@ def test_a_smaller_mtu_on_the_way_is_found(path: Path) -> None:
     sent, heard = path.partial()
     assert (heard["delivered"], heard["seen"]) == (1420, 1420)
     assert sent["mtu"] == 1430
+
+
+def test_with_the_mtu_that_is_proposed_all_that_the_overlay_sends_passes(path: Path) -> None:
+    path.router.run("ip link set left mtu 1430")
+    path.left.run("ip link set eth1 mtu 1430")
+
+    def judged() -> list[Finding]:
+        ends = {"left": path.left, "right": path.right}
+        outcomes: dict[str, dict[str, Any]] = {name: {} for name in ends}
+        for state in ("started", "sent", "stopped"):
+            for name, host in ends.items():
+                outcomes[name][state] = path.module(host, state)
+        hosts = {"left": Prober(LEFT, path.size), "right": Prober(RIGHT, path.size)}
+        return list(Paths(hosts, outcomes, {"ipip": "ipip", "udp": "vxlan"}[path.protocol], 8472).findings("overlay"))
+
+    (finding,) = judged()
+    overhead = {"ipip": 20, "udp": 50}[path.protocol]
+    assert finding.blocker == "of packets without fragmentation at most 1430 of 1500 bytes get between left and right"
+    assert finding.remedy.startswith(f"overlay_mtu: {1430 - overhead} for the group")
+    path.size = 1430
+    assert judged() == []
 
 
 def test_a_smaller_mtu_on_the_way_is_found_where_nobody_tells_it(path: Path) -> None:
