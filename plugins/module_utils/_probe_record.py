@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,14 +37,6 @@ def write(results: Sequence[Mapping[str, Any]], moment: float) -> None:
         for item in results
     ]
     write_atomically(PATH, json.dumps({"version": VERSION, "probes": probes}) + "\n")
-
-
-def forget() -> None:
-    """Remove the record: the last document was torn down."""
-    with contextlib.suppress(OSError):
-        os.unlink(PATH)
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.dirname(PATH))
 
 
 def read() -> list[dict[str, Any]]:
