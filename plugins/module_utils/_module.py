@@ -16,6 +16,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
+from . import _rollback
 from ._engine import Result, converge, inventory
 from ._kernel import KernelError, MissingLibrary
 from ._model import Mistakes, State, parse
@@ -82,7 +83,8 @@ def run(module: AnsibleModule, read: Callable[[], State], *, named: bool = False
         operations.append(f"and {len(result.operations) - MOST_OPERATIONS} more: --diff shows all")
     # A thousand hosts that get a thousand routes each would send 100 MB of text that nobody asked for.
     diff = {"diff": {"before": result.before, "after": result.after}} if module._diff else {}  # noqa: SLF001
-    module.exit_json(changed=result.changed, operations=operations, **diff)
+    waits = {"unconfirmed": options["owner"] in _rollback.names()} if options.get("confirm_timeout") else {}
+    module.exit_json(changed=result.changed, operations=operations, **waits, **diff)
 
 
 def guarded(module: AnsibleModule, act: Callable[[], Any]) -> Any:

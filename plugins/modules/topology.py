@@ -195,6 +195,12 @@ operations:
     - add link flannel.ipip kind ipip up mtu 1480 local 198.51.100.11 remote any ttl inherit tos 0 pmtudisc off mode any
     - add address 10.244.0.0/32 dev flannel.ipip
     - add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet
+unconfirmed:
+  description: Whether a change waits to be confirmed, of this run or of one before that nobody confirmed.
+  returned: success and O(confirm_timeout) is not V(0)
+  type: bool
+  version_added: 0.4.0
+  sample: true
 mistakes:
   description: Each thing that is wrong with the document or in its way.
   returned: when the input or the host's state does not allow the document

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,12 @@ BOTH = {"10.244.0.0/24", "10.244.1.0/24"}
 @pytest.fixture
 def trio(tmp_path: Path) -> Iterator[Fleet]:
     with fleet_of(3, tmp_path) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Fleet]:
+    with fleet_of(2, tmp_path) as fleet:
         yield fleet
 
 
@@ -196,3 +203,34 @@ def test_a_change_moves_node_by_node_past_one_that_does_not_answer(trio: Fleet) 
     assert (done.changed["node1"], done.changed["node3"]) == (2, 1)  # the first writes the leases too
     order = re.findall(r"^(?:PLAY \[Converge|changed: \[node[13])", done.out, re.MULTILINE)
     assert order[1:] == ["PLAY [Converge", "changed: [node1", "PLAY [Converge", "PLAY [Converge", "changed: [node3"]
+
+
+def mtu(host: Host) -> int:
+    found: int = host.json("ip -j link show cni0")[0]["mtu"]
+    return found
+
+
+def test_a_change_that_cuts_a_host_off_is_undone_there_and_nowhere_else(pair: Fleet) -> None:
+    pair.works("overlay")
+    pair.group["overlay_mtu"] = 1400
+    pending = "/var/lib/podnet-overlay/rollback/overlay.json"
+    node1, node2 = pair.hosts.values()
+    script = pair.folder / "node2"
+    sound = script.read_text()
+    inside = f"nsenter --mount=/proc/{node2.pid}/ns/mnt"
+    script.write_text(sound.replace("#!/bin/sh\n", f"#!/bin/sh\n{inside} test ! -e {pending} || exit 1\n"))
+    done = pair.play("overlay", "-e", "overlay_confirm_timeout=8")
+    assert done.code != 0
+    assert "Not converged: node2." in done.out
+    assert mtu(node1) == 1400
+    deadline = time.monotonic() + 20
+    while mtu(node2) != 1450 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (mtu(node1), mtu(node2)) == (1400, 1450)
+    assert node1.run("test", "-e", pending, check=False).returncode == 1
+
+    script.write_text(sound)
+    pair.works("overlay", "-e", "overlay_confirm_timeout=30")
+    assert mtu(node2) == 1400
+    assert node2.run("test", "-e", pending, check=False).returncode == 1
+    assert not any(pair.works("overlay", "-e", "overlay_confirm_timeout=30").changed.values())
