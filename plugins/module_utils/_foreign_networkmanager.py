@@ -4,10 +4,13 @@
 
 """NetworkManager: the overlay's links are left alone.
 
-It takes a bridge or a tunnel that others made as "connected (externally)" and does not touch it, and veth pairs are kept
-from it by a udev rule of its own. Both end where it is told to manage all devices, or has a profile that fits one of ours.
-``managed=0`` of a device section comes before that. Its files are read in the order of their names and the last one counts.
-An operator's ``unmanaged-devices`` is another setting, which this does not replace.
+It takes a bridge that others made as "connected (externally)" and does not touch it, and veth pairs are kept from it by a
+udev rule of its own. But a tunnel that it manages, and has no profile for, it takes the addresses from as soon as it starts,
+and with ``managed=1`` for all devices it takes pods' ends out of their bridge and asks DHCP there (measured with 1.42).
+
+``unmanaged-devices`` ends that, at once where it runs already, and is remembered. ``managed=0`` of a device section does
+not: of a link that NetworkManager has managed once, that word is in /run and goes before it. ``+=`` adds to the
+operator's list; files are read in the order of their names.
 
 Sources: NetworkManager.conf(5), nmcli(1).
 """
@@ -17,16 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import _dropin
-from ._command import enabled, found, run, runs
+from ._command import found, run, runs
 
 CONF = "/etc/NetworkManager/conf.d/zz-podnet-overlay.conf"
 _UNMANAGED = " unmanaged"
+_KEY = "unmanaged-devices+="
 _MATCH = "interface-name:="
 
 
 def active() -> bool:
-    """Whether it runs or will at the next boot, or has our file: that stays while it is stopped."""
-    return _dropin.read(CONF) is not None or _runs() or enabled("NetworkManager.service")
+    """Whether it is there, running or not: told before it starts it does no harm."""
+    return _dropin.read(CONF) is not None or found("NetworkManager") or _runs()
 
 
 def _runs() -> bool:
@@ -46,8 +50,8 @@ def read() -> tuple[list[str], str]:
     names = [
         spec[len(_MATCH) :]
         for line in there.lines
-        if line.startswith("match-device=")
-        for spec in line.partition("=")[2].split(",")
+        if line.startswith(_KEY)
+        for spec in line[len(_KEY) :].split(",")
         if spec.startswith(_MATCH)
     ]
     edited = " (edited)" if there.lines != _conf(names) else ""
@@ -66,7 +70,6 @@ def _conf(names: list[str]) -> tuple[str, ...]:
         return ()
     return (
         "# NetworkManager leaves these alone: the overlay's links. Written and removed by podnet.overlay.",
-        "[device-podnet-overlay]",
-        "match-device=" + ",".join(_MATCH + name for name in names),
-        "managed=0",
+        "[keyfile]",
+        _KEY + ",".join(_MATCH + name for name in names),
     )

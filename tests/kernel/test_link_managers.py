@@ -49,8 +49,8 @@ def nodes(networks: dict[str, str]) -> Iterator[dict[str, Host]]:
     with underlay(NODES) as hosts, bus(hosts["node1"]):
         files = "; ".join(f"printf '{text}' >/etc/systemd/network/{name}" for name, text in networks.items())
         hosts["node1"].sh(
-            "ip addr flush dev eth1; mount -t sysfs -o ro none /sys; mkdir -p /run/systemd /etc/systemd/network; rm -rf /etc/systemd/network/*;"
-            + files
+            "ip addr flush dev eth1; mount -t sysfs -o ro none /sys; mkdir -p /run/systemd /etc/systemd/network;"
+            + f"rm -rf /etc/systemd/network/*; {files}"
         )
         yield hosts
 
@@ -126,19 +126,25 @@ def test_nothing_is_told_to_who_neither_runs_nor_will(host: Host) -> None:
     assert etc(host) == before
 
 
-@pytest.mark.parametrize(
-    ("unit", "path"), [("systemd-networkd.service", OURS), ("NetworkManager.service", NM_CONF)], ids=["networkd", "NM"]
-)
-def test_who_will_run_at_the_next_boot_is_told_too(unit: str, path: str, host: Host) -> None:
-    wants = "/etc/systemd/system/multi-user.target.wants"
-    host.sh(f"mkdir -p {wants}; ln -s /x {wants}/{unit}")
+def test_networkd_that_starts_at_the_next_boot_is_told_too(host: Host) -> None:
+    unit = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
     before = etc(host)
+    host.sh(f"mkdir -p $(dirname {unit}); ln -s /x {unit}")
     host.module("topology", name="overlay", document=bridge())
-    assert "cni0" in host.sh(f"cat {path}")
-    host.sh(f"rm {wants}/{unit}")
+    assert "Name=cni0\n" in host.sh(f"cat {OURS}")
+    host.sh(f"rm {unit}")
     assert not host.module("topology", name="overlay", document=bridge())["changed"]
     host.module("topology", name="overlay", state="absent")
-    assert etc(host).splitlines() == [line for line in before.splitlines() if f"/{unit} l" not in line]
+    assert etc(host) == before
+
+
+def test_networkmanager_that_is_installed_is_told_before_it_starts(host: Host) -> None:
+    before = etc(host)
+    host.sh("mount -t tmpfs none /usr/local/sbin; touch /usr/local/sbin/NetworkManager; chmod +x /usr/local/sbin/*")
+    host.module("topology", name="overlay", document=bridge())
+    assert "interface-name:=cni0" in host.sh(f"cat {NM_CONF}")
+    host.module("topology", name="overlay", state="absent")
+    assert etc(host) == before
 
 
 def bridge() -> dict[str, object]:
@@ -168,13 +174,13 @@ def test_networkmanager_is_told_and_told_again_and_in_the_end_told_nothing(
     assert "settings of NetworkManager: cni0 unmanaged\n" in done["diff"]["after"]
     assert manager() == ["general reload conf"]
     made = host.sh(f"cat {NM_CONF}")
-    assert "[device-podnet-overlay]\nmatch-device=interface-name:=cni0\nmanaged=0\n" in made
+    assert "[keyfile]\nunmanaged-devices+=interface-name:=cni0\n" in made
     assert not host.module("topology", name="overlay", document=bridge())["changed"]
     as_it_is = host.module("topology_info")["document"]
     assert not host.module("topology", document=as_it_is)["changed"]
     assert manager() == []
 
-    host.sh(f"sed -i s/=0/=1/ {NM_CONF}")
+    host.sh(f"sed -i s/+=/=/ {NM_CONF}")
     assert host.module("topology", name="overlay", document=bridge())["operations"] == [
         "change settings of NetworkManager: cni0 unmanaged"
     ]

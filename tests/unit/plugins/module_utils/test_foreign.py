@@ -167,7 +167,7 @@ def test_nothing_is_started_where_none_of_them_is_there(monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "found", lambda name: False)
     for module in (_foreign_networkd, _foreign_networkmanager):
         monkeypatch.setattr(module, "runs", lambda name: False)
-        monkeypatch.setattr(module, "enabled", lambda unit: False)
+    monkeypatch.setattr(_foreign_networkd, "enabled", lambda unit: False)
     monkeypatch.setattr(_foreign_docker, "_TRACES", ())
     monkeypatch.setattr(_foreign_docker, "_has_link", lambda name: False)
     monkeypatch.setattr(_foreign_firewalld, "_FOLDER", "/nonexistent")
@@ -248,7 +248,7 @@ def test_a_file_that_somebody_edited_is_not_the_wanted_one_and_is_repaired(
     path = Path(module.NETWORK if program == "systemd-networkd" else module.CONF)
     made = path.read_text()
     lines = made.splitlines()
-    edits = {"more": [*lines, "", "[Network]"], "less": lines[:-1], "gone": lines[:2]}
+    edits = {"more": [*lines, "", "[Network]"], "less": [*lines[:-2], lines[-1]], "gone": lines[:2]}
     path.write_text("\n".join(edits[change]) + "\n")
     assert sorted(module.read()[0]) != sorted(rules)
     module.write("overlay", rules)
