@@ -50,7 +50,7 @@ def nodes(networks: dict[str, str]) -> Iterator[dict[str, Host]]:
         files = "; ".join(f"printf '{text}' >/etc/systemd/network/{name}" for name, text in networks.items())
         hosts["node1"].sh(
             "ip addr flush dev eth1; mount -t sysfs -o ro none /sys; mkdir -p /run/systemd /etc/systemd/network;"
-            + f"rm -rf /etc/systemd/network/*; {files}"
+            f"rm -rf /etc/systemd/network/*; {files}"
         )
         yield hosts
 
