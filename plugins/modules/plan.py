@@ -57,8 +57,8 @@ options:
   lease:
     description:
       - What becomes of the subnet of the node that leaves. V(keep) reserves it as long as others are free, V(free) lets the next
-        new node have it. In both cases its line in the leases file, with C(reason: playbook), keeps the node out.
-      - Delete these words there to let it in again, with the subnet that it had unless that was freed.
+        new node have it. In both cases its line in the leases file, with the reason V(playbook), keeps the node out.
+      - Delete that reason there to let it in again, with the subnet that it had unless that was freed.
     type: str
     choices: [keep, free]
     default: keep
