@@ -34,6 +34,7 @@ from ._model import (
     Address,
     File,
     ForwardingEntry,
+    Key,
     Link,
     Mistakes,
     Neighbour,
@@ -51,7 +52,9 @@ INTERVAL = 300.0
 """Seconds between looks at everything, for what the kernel does not tell."""
 MOST_REFUSALS = 8
 """So many objects that the kernel does not take are set aside in one go."""
-
+SHARE = 0.3
+"""Of one processor, for looking at a host that is changed all the time, and"""
+AHEAD = 3.0  # seconds of it that may be taken beforehand: what breaks in several steps is brought back without a pause
 
 MOST_LINES = 100
 """So many repairs of one check are told one by one."""
@@ -100,6 +103,7 @@ class _Watcher:
         interest, parts = Interest(), EVERYTHING
         who: tuple[str, ...] = ()
         full, since = 0.0, time.monotonic()
+        debt, ended = 0.0, since
         while True:
             now = time.monotonic()
             documents = signature()
@@ -107,10 +111,9 @@ class _Watcher:
                 Kernel.as_listed.cache_clear()  # another document, or another nft by now
                 seen, interest, parts, full = documents, interest_of(_desired()), EVERYTHING, now + self.interval
             self._check([name for name, *_stat in documents], parts, who, since)
-            took = time.monotonic() - now
             parts, who = frozenset(), ()
-            # A host that is changed all the time is not looked at all the time.
-            time.sleep(min(1.0, 2 * took) if took > 0.05 else 0.0)
+            debt, ended = max(0.0, debt - SHARE * (now - ended)) + time.monotonic() - now, time.monotonic()
+            time.sleep(min(1.0, max(0.0, debt - AHEAD) / SHARE))
             now = time.monotonic()
             again = [pause for pause in (backoff.next(now) for backoff in self.backoffs.values()) if pause is not None]
             events = listener.wait(interest, max(0.0, min([full - now, *again])))
@@ -130,16 +133,21 @@ class _Watcher:
     def _bring_back(self, name: str, parts: Collection[str], who: tuple[str, ...], since: float) -> None:
         backoff = self.backoffs.setdefault(name, Backoff())
         failures = _metrics.sample("podnet_overlay_repair_failures_total", document=name)
-        for _attempt in range(MOST_REFUSALS):
+        suspected: Key | None = None
+        for _attempt in range(2 * MOST_REFUSALS):
             held = backoff.held(time.monotonic())
             try:
                 result = reconcile(name, parts=parts, held=held)
             except Failed as error:
+                if error.refused is not None and error.refused != suspected:
+                    suspected = error.refused  # the host may have changed while it was looked at: look again
+                    continue
                 self.counters[failures] = self.counters.get(failures, 0) + 1
                 self._trouble(name, str(error))
                 if error.refused is None:
                     return
                 backoff.refused(error.refused, time.monotonic())
+                suspected = None
             except (Mistakes, KernelError) as error:
                 self.counters[failures] = self.counters.get(failures, 0) + 1
                 self._trouble(name, str(error))
