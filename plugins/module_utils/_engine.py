@@ -427,11 +427,15 @@ def _failure_text(error: KernelError, left: list[str]) -> str:
 
 
 def _before(operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysctl, ...]:
-    """Each sysctl's value from before its first change."""
+    """Each sysctl's value from before its first change.
+
+    One that was as desired before and is not any more was turned by somebody since then.
+    """
     kept = {item.key: item for item in (saved.before if saved else ())}
+    since = saved.reached if saved else {}
     for operation in operations:
         before = operation.before
-        if isinstance(before, Sysctl) and operation.after is not None and before.key not in kept:
+        if isinstance(before, Sysctl) and operation.after is not None and before.key not in {**kept, **since}:
             kept[before.key] = before
     return tuple(kept.values())
 

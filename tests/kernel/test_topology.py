@@ -529,3 +529,48 @@ def _words(host: Host) -> str:
         f"mtu {told['mtu']} address {mac} stp off ageing_time 300 forward_delay 15 hello_time 2 max_age 20 "
         "priority 32768 vlan_filtering off no_linklocal_learn on"
     )
+
+
+def test_forwarding_that_was_on_before_is_on_afterwards_though_somebody_turned_it_off_meanwhile(underlay: Host) -> None:
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=1")
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.module("topology", state="absent")
+    assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+
+
+def test_forwarding_stays_where_something_else_needs_it_by_now_and_that_is_told(underlay: Host) -> None:
+    for needs, reason in (
+        ("ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up", "docker0"),
+        ("ip link del docker0; echo net.ipv4.ip_forward=1 >/etc/sysctl.d/router.conf", "/etc/sysctl.d/router.conf"),
+    ):
+        underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
+        underlay.module("topology", document=node(), peers=PEERS)
+        underlay.sh(needs)
+        gone = underlay.module("topology", state="absent")
+        assert reason in str(gone.get("warnings")), gone
+        assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+    underlay.sh("rm /etc/sysctl.d/router.conf; sysctl -qw net.ipv4.ip_forward=0")
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.module("topology", name="second", document={"sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}]})
+    assert "second" in str(underlay.module("topology", state="absent")["warnings"])
+    assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+
+
+def test_a_deleted_connected_route_comes_back(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    before = underlay.sh("ip route")
+    underlay.sh("ip route del 10.244.0.0/24 dev cni0")
+    underlay.module("topology", document=node(), peers=PEERS)
+    assert underlay.sh("ip route") == before
+
+
+def test_a_more_specific_foreign_route_is_told_and_stays(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.sh("ip route add 10.244.1.128/25 via 198.51.100.12")
+    again = underlay.module("topology", document=node(), peers=PEERS)
+    assert not again["changed"]
+    told = "route 10.244.1.128/25 via 198.51.100.12 dev eth1 proto boot takes packets from route 10.244.1.0/24 "
+    assert told in str(again["warnings"])
+    assert "10.244.1.128/25" in routes(underlay)
