@@ -177,11 +177,10 @@ COSTS = {
         *ELEMENTS,
     },
     "host-gw": {"+route 10.244.2.0/24 via 198.51.100.3 dev eth1 proto podnet"},
-    "ipip": {"+route 10.244.2.0/24 via 198.51.100.3 dev flannel.ipip onlink proto podnet", *ELEMENTS},
 }
 
 
-@pytest.mark.parametrize("backend", ["vxlan", "host-gw", pytest.param("ipip", marks=pytest.mark.ipip)])
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_a_new_node_costs_the_others_one_route_and_one_element_of_each_set(trio: Fleet, backend: str) -> None:
     trio.group["overlay_backend"] = backend
     new = trio.variables.pop("node3")

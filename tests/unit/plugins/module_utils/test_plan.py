@@ -16,8 +16,10 @@ from ansible_collections.podnet.overlay.plugins.module_utils import (
     _removal,
     _shares,
 )
+from ansible_collections.podnet.overlay.plugins.module_utils._difference import difference
+from ansible_collections.podnet.overlay.plugins.module_utils._engine import desired_state
 from ansible_collections.podnet.overlay.plugins.module_utils._leases import Lease, Leases, overlaps
-from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, of_type, parse
+from ansible_collections.podnet.overlay.plugins.module_utils._model import Firewall, Mistakes, State, of_type, parse
 from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +157,26 @@ def test_a_limited_run_keeps_the_peers_that_it_does_not_reach() -> None:
     assert second.leases == first.leases
     assert second.peers == first.peers
     assert list(second.documents) == ["node1"]
+
+
+def test_a_new_node_costs_another_one_route_and_one_element_of_each_set() -> None:
+    """With ipip; the kernel tests see the same of the others."""
+    first = planned(fleet.variables(3))
+    after = planned(fleet.variables(4), first.leases)
+    before, now = (node1_of(plan) for plan in (first, after))
+    rules, route = difference(now, before)
+    assert str(route) == "add route 10.244.3.0/24 via 172.16.0.4 dev flannel.ipip onlink proto podnet"
+    assert isinstance(rules.before, Firewall)
+    assert isinstance(rules.after, Firewall)
+    assert rules.before.objects == rules.after.objects
+    added = {(family, name) for family, name, _element in set(rules.after.elements) - set(rules.before.elements)}
+    assert added == {("inet", "nodes"), ("inet", "peers"), ("inet", "sources")}
+    assert len(rules.after.elements) - len(rules.before.elements) == 3
+
+
+def node1_of(plan: _plan.Plan) -> State:
+    document = plan.documents["node1"]
+    return desired_state({**document, "peers": {**document["peers"], "table": json.loads(plan.peers)}}, "overlay")
 
 
 def test_a_host_without_lease_that_is_not_reached_is_left_out() -> None:
