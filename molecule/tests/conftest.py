@@ -16,8 +16,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = CHECKOUT / ".lab" / os.environ["PODNET_LAB"]
 STATE = LAB / "state-before.json"
 
-# Everything that an overlay may touch, as text that stays the same while nobody touches it.
+# Everything that an overlay may touch, as text that stays the same while nobody touches it, once IPv6 has found its addresses free.
 LOOK = """
+for try in $(seq 50); do ip -6 address show tentative | grep -q . || break; sleep 0.1; done
 ip -d address | sed 's/ valid_lft .*//; s/^[0-9]*: /link /; s/ [a-z_]*_timer *[0-9.]*//g'
 ip route show table all
 ip -6 route show table all | grep -v ' expires '

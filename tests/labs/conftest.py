@@ -23,7 +23,7 @@ from tests.kernel.hosts import CHECKOUT, started
 MACHINE = "test-labs"
 PICTURE = """
 ip -d link | sed 's/gc_timer *[0-9.]*//'; ip -4 address; ip -4 route show table all; ip neighbour show nud permanent
-nft list ruleset; ip netns; find /etc/netns /run/podnet* /run/lab* /var/lib/podnet* /srv 2>/dev/null || true
+nft list ruleset; ip netns; find /etc/netns /run/podnet* /run/lab* /etc/podnet* /var/lib/podnet* /srv 2>/dev/null || true
 sysctl -a 2>/dev/null | grep -E 'forward|accept_redirects' || true
 ! command -v podman >/dev/null || { podman ps --all --quiet; podman images --quiet; }
 """
