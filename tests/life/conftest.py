@@ -1,0 +1,93 @@
+"""Two machines with Debian's kernel and the overlay on them, for all tests of a fleet's life.
+
+With PODNET_LAB=NAME an overlay that is there already is used and stays: `python3 -m lab up NAME --hosts 2 --kind vm`, then
+`PODNET_LAB=NAME ansible-playbook -i tests/life/hosts.yml playbooks/overlay.yml`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import labs
+
+NAME = "test-life"
+INVENTORY = "tests/life/hosts.yml"
+POD = {"node1": "10.244.0.2", "node2": "10.244.1.2"}
+"""The address of each node's pod ``web``."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A host of the lab, over ssh."""
+
+    lab: labs.Lab
+    name: str
+
+    def run(self, script: str, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """What a shell script there said; it may fail."""
+        command = self.lab.ssh(self.name, "sh", "-s")
+        return subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=timeout)
+
+    def sh(self, script: str, *, timeout: float = 120) -> str:
+        """What a shell script there printed."""
+        done = self.run("set -eu\n" + script, timeout=timeout)
+        assert done.returncode == 0, f"{self.name}: {script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The lab, and its inventory."""
+
+    lab: labs.Lab
+
+    def machine(self, name: str) -> Machine:
+        return Machine(self.lab, name)
+
+    def play(self, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook on the lab; it may fail."""
+        ansible = Path(sys.executable).parent / "ansible-playbook"
+        return subprocess.run(
+            [str(ansible), "-i", INVENTORY, f"playbooks/{playbook}.yml", *options],
+            cwd=labs.CHECKOUT,
+            env={**os.environ, "PODNET_LAB": self.lab.name, "ANSIBLE_NOCOLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """The overlay, converged. The machines end however the tests end."""
+    if os.environ.get("PODNET_LAB"):
+        yield Fleet(labs.load(os.environ["PODNET_LAB"]))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        made = Fleet(labs.up(NAME, 2, "vm", 1))
+        done = made.play("overlay")
+        assert done.returncode == 0, done.stdout
+        yield made
+    finally:
+        labs.down(NAME)
+
+
+@pytest.fixture
+def node1(fleet: Fleet) -> Machine:
+    return fleet.machine("node1")
+
+
+@pytest.fixture
+def node2(fleet: Fleet) -> Machine:
+    return fleet.machine("node2")

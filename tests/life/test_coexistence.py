@@ -1,0 +1,139 @@
+"""Other network tools do what they do to a node, and its pods' packets pass meanwhile, or again within a second."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.life.conftest import POD, Machine
+
+INTERVAL = 0.05
+LIMIT = 1.0
+"""Seconds without an answer, at most."""
+TRAIN = """
+ip netns exec web ping -n -D -i {interval} {pod} >/run/train 2>&1 &
+train=$!
+sleep 2
+( {script} ) >/run/said 2>&1 || echo "ended with $?" >>/run/said
+sleep {after}
+kill -INT $train
+wait $train || true
+cat /run/train
+"""
+FOLDERS = "/etc/systemd /etc/NetworkManager /etc/ufw /etc/firewalld /lib/ufw"
+
+
+def silence(node: Machine, script: str, after: float = 4.0) -> float:
+    """The longest time without an answer from a pod of another node, from before *script* on."""
+    text = node.sh(TRAIN.format(interval=INTERVAL, pod=POD["node2"], script=script, after=after), timeout=300)
+    times = [float(found) for found in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", text, re.MULTILINE)]
+    assert len(times) > 2, text
+    end = float(node.sh("tail -1 /run/train; date +%s.%N").split()[-1])
+    said = node.sh("cat /run/said")
+    assert "ended with" not in said, said
+    assert end - times[-1] < after, f"no answer any more\n{text[-500:]}"
+    return max(later - earlier for earlier, later in zip(times, times[1:]))
+
+
+def report(what: str, seconds: float) -> None:
+    print(f"\nlongest silence {seconds:6.2f} s: {what}")
+
+
+@pytest.fixture
+def quiet(node1: Machine) -> Iterator[None]:
+    """Whatever a test starts on the node ends with it, and the overlay is as before."""
+    yield
+    node1.run(
+        "rm -f /etc/systemd/network/*all.network; networkctl reload; ufw --force disable; systemctl stop NetworkManager firewalld;"
+        "systemctl stop docker.socket docker containerd; rm -rf /run/NetworkManager /etc/NetworkManager/conf.d/50-*;"
+        "ip link del docker0; iptables -P FORWARD ACCEPT; iptables -F; iptables -t nat -F; iptables -X; podnet-overlay apply",
+        timeout=200,
+    )
+
+
+ALL = r"printf '[Match]\nName=%s\n[Network]\nLinkLocalAddressing=no\n' >/etc/systemd/network/{file}"
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    "files",
+    ["", ALL.format(file="99-all.network") % "*", ALL.format(file="00-all.network") % "'!eth*'"],
+    ids=["its defaults", "a file for all links", "a file for all links before all others"],
+)
+def test_networkd_is_restarted(node1: Machine, files: str) -> None:
+    seconds = silence(node1, f"{files or 'true'}; systemctl restart systemd-networkd; sleep 2; networkctl reload")
+    report(f"systemd-networkd restarted and reloaded with {files or 'its defaults'}", seconds)
+    assert seconds < LIMIT
+
+
+TAKES_ALL = r"""printf '[keyfile]\nunmanaged-devices=interface-name:eth*\n[device]\nmatch-device=*\nmanaged=1\n' \
+    >/etc/NetworkManager/conf.d/50-all.conf"""
+
+
+@pytest.mark.usefixtures("quiet")
+def test_networkmanager_is_started_beside_and_takes_all_links(node1: Machine) -> None:
+    seconds = silence(
+        node1, f"{TAKES_ALL}; systemctl start NetworkManager; sleep 6; systemctl restart NetworkManager", 8
+    )
+    report("NetworkManager, told to manage all devices, started and restarted", seconds)
+    states = dict(line.split(":") for line in node1.sh("nmcli -t -f DEVICE,STATE device").splitlines())
+    assert {states[link] for link in ("cni0", "flannel.ipip", "veth-web", "veth-db")} == {"unmanaged"}
+    assert seconds < LIMIT
+    node1.sh("podnet-overlay diff")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_networkmanager_that_has_taken_the_links_lets_go(node1: Machine) -> None:
+    conf = "/etc/NetworkManager/conf.d/zz-podnet-overlay.conf"
+    seconds = silence(
+        node1, f"{TAKES_ALL}; rm {conf}; systemctl start NetworkManager; sleep 6; podnet-overlay apply", 6
+    )
+    report("NetworkManager that nobody told, until the overlay is repaired and it is told", seconds)
+    node1.sh("podnet-overlay diff")
+    states = dict(line.split(":") for line in node1.sh("nmcli -t -f DEVICE,STATE device").splitlines())
+    assert {states[link] for link in ("cni0", "flannel.ipip", "veth-web", "veth-db")} == {"unmanaged"}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_docker_is_started_and_drops_what_is_forwarded(node1: Machine) -> None:
+    seconds = silence(node1, "sysctl -qw net.ipv4.ip_forward=0; systemctl start docker", 8)
+    report("docker started where forwarding was off, with iptables' FORWARD at DROP", seconds)
+    assert "-P FORWARD DROP" in node1.sh("iptables -S FORWARD")
+    assert "podnet.overlay:overlay" in node1.sh("iptables -S DOCKER-USER")
+    seconds = silence(node1, "systemctl restart docker", 6)
+    report("docker restarted", seconds)
+    assert seconds < LIMIT
+
+
+@pytest.mark.usefixtures("quiet")
+def test_firewalld_is_started_and_reloaded(node1: Machine) -> None:
+    seconds = silence(node1, "systemctl start firewalld", 25)
+    report("firewalld started for the first time", seconds)
+    seconds = silence(node1, "firewall-cmd --reload", 6)
+    report("firewall-cmd --reload", seconds)
+    assert seconds < LIMIT
+    seconds = silence(node1, "systemctl restart firewalld", 6)
+    report("firewalld restarted", seconds)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_ufw_is_enabled_and_reloaded(node1: Machine) -> None:
+    seconds = silence(node1, "ufw allow 22/tcp; ufw --force enable", 25)
+    report("ufw enabled for the first time", seconds)
+    seconds = silence(node1, "ufw reload", 4)
+    report("ufw reload", seconds)
+    assert seconds < LIMIT
+
+
+@pytest.mark.usefixtures("quiet")
+def test_teardown_leaves_nothing_of_ours_with_any_of_them(node1: Machine) -> None:
+    node1.sh(
+        "systemctl start docker NetworkManager; ufw allow 22/tcp; ufw --force enable; podnet-overlay apply", timeout=200
+    )
+    ours = f"grep -rl podnet {FOLDERS} 2>/dev/null | grep -v /etc/systemd/system; iptables-save | grep podnet"
+    assert node1.run(ours).stdout.count("\n") > 5
+    node1.sh("cp -a /etc/podnet-overlay/overlay.json /root; podnet-overlay teardown overlay", timeout=200)
+    assert node1.run(ours).stdout == ""
+    node1.sh("cp -a /root/overlay.json /etc/podnet-overlay/; podnet-overlay apply", timeout=200)
