@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,6 +44,8 @@ class Stage(Protocol):
 
     def run(self, host: str, script: str) -> None: ...
 
+    def watching(self) -> AbstractContextManager[object]: ...
+
 
 class Namespaces:
     """Hosts that are namespaces of this machine."""
@@ -63,6 +65,17 @@ class Namespaces:
 
     def run(self, host: str, script: str) -> None:
         self.fleet.hosts[host].sh(script)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """No systemd is there to run the watcher."""
+        process = self.fleet.hosts["node1"].popen("podnet-overlay", "watch")
+        try:
+            time.sleep(SETTLE)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
 
 
 class Machines:
@@ -87,6 +100,9 @@ class Machines:
         subprocess.run(
             [sys.executable, "-m", "lab", "shell", LAB, host, "--", script], cwd=CHECKOUT, check=True, **options
         )
+
+    def watching(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
 
 @contextmanager
@@ -148,6 +164,11 @@ class Overlay:
         self.settings.update(settings)
         return self.during(lambda: self.stage.play("overlay", self.settings), *more)
 
+    def repair(self) -> Row:
+        """The watcher brings back the route to the other node."""
+        with self.stage.watching():
+            return self.during(lambda: self.stage.run("node1", "ip route del 10.244.1.0/24"))
+
     def remove(self) -> Row:
         return self.during(lambda: self.stage.play("remove", {**self.settings, "node": "node3"}))
 
@@ -169,6 +190,7 @@ def measured(stage: Stage, serial: str) -> dict[str, Row]:
     stage.play("overlay", start)
     rows = {
         "no change": overlay.change(),
+        "watcher: a lost route": overlay.repair(),
         "a node is removed": overlay.remove(),
         "a node is added": overlay.add(),
         "MTU": overlay.change(overlay_mtu=1400),
