@@ -1,6 +1,6 @@
 """Packets lost while the overlay changes: a train of pings from a pod of node1 to one of node2, 50 a second, during each kind of run.
 
-    sudo PYTHONPATH=.:.collections .venv/bin/python tests/bench/interruption.py [lab]
+    sudo PYTHONPATH=.:.collections .venv/bin/python tests/bench/interruption.py [namespaces|lab [100%|1]]
 
 Three hosts, in namespaces here (vxlan), or with ``lab`` machines of the lab (ipip), once all hosts at a time and once node by node
 (``overlay_serial: 1``). Where a change gives the pod another address, either of its addresses counts as reached.
@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 LAB = "bench"
 INTERVAL = 0.02
+TITLES = {"100%": "all at a time", "1": "node by node"}
 SETTLE = 1.0
 """Seconds of the train before and after the run."""
 
@@ -210,9 +211,10 @@ def measured(stage: Stage, serial: str) -> dict[str, Row]:
     return rows
 
 
-def main(where: str) -> None:
+def main(where: str = "namespaces", *serials: str) -> None:
     found = {}
-    for serial, title in (("100%", "all at a time"), ("1", "node by node")):
+    for serial in serials or TITLES:
+        title = TITLES[serial]
         with machines() if where == "lab" else namespaces() as stage:
             found[title] = measured(stage, serial)
     print(f"\npackets of a train of 50 a second from pod to pod, {where}\n")
@@ -224,4 +226,4 @@ def main(where: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if sys.argv[1:] else "namespaces")
+    main(*sys.argv[1:])

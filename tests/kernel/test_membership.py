@@ -204,6 +204,16 @@ def test_a_change_moves_node_by_node_past_one_that_does_not_answer(trio: Fleet) 
     assert order[1:] == ["PLAY [Converge", "changed: [node1", "PLAY [Converge", "PLAY [Converge", "changed: [node3"]
 
 
+def test_a_limited_teardown_touches_nobody_else(pair: Fleet) -> None:
+    pair.works("overlay")
+    before = of_host(pair, "node1")
+    lease = re.findall(r"^  node1.*", pair.leases.read_text(), re.MULTILINE)
+    pair.works("teardown", "--limit=node2", "-e", "overlay_forget=true")
+    assert "cni0" not in pair.hosts["node2"].links()
+    assert of_host(pair, "node1") == before
+    assert re.findall(r"^  node.*", pair.leases.read_text(), re.MULTILINE) == lease
+
+
 def mtu(host: Host) -> int:
     found: int = host.json("ip -j link show cni0")[0]["mtu"]
     return found
