@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except _TROUBLE as error:
-        print("podnet-overlay: %s" % error, file=sys.stderr)
+        _complain(str(error))
         return FAILED
 
 
@@ -71,6 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write("podnet-overlay: %s\n" % text)
+
+
 def _apply(given: argparse.Namespace) -> int:
     for name in _rollback.names():
         if _rollback.pending(name) and not _due(name):  # a reboot is no confirmation
@@ -102,7 +110,7 @@ def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], 
         except _TROUBLE as error:
             code = FAILED
             told.append({"document": name, "operations": [], "warnings": [], "error": str(error)})
-            print("podnet-overlay: %s: %s" % (name, error), file=sys.stderr)
+            _complain("%s: %s" % (name, error))
             continue
         if result.held:  # something foreign is in the way, or a link is not there yet
             code = FAILED
@@ -113,11 +121,11 @@ def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], 
         told.append({"document": name, "operations": operations, "warnings": warnings, "error": ""})
         if not given.json:
             for line in operations:
-                print("%s: %s" % (name, line))
+                _say("%s: %s" % (name, line))
             for line in warnings:
-                print("podnet-overlay: %s: %s" % (name, line), file=sys.stderr)
+                _complain("%s: %s" % (name, line))
     if given.json:
-        print(json.dumps(told, indent=2))
+        _say(json.dumps(told, indent=2))
     return code
 
 
@@ -140,7 +148,7 @@ def _status(given: argparse.Namespace) -> int:
     from . import _status  # what it reads no other act needs
 
     status = _status.read()
-    print(json.dumps(status, indent=2) if given.json else _status.text(status))
+    _say(json.dumps(status, indent=2) if given.json else _status.text(status))
     documents = status["documents"]
     if any(document["error"] for document in documents):
         return FAILED
@@ -155,7 +163,7 @@ def _watch(given: argparse.Namespace) -> int:
 
 
 def _confirm(given: argparse.Namespace) -> int:
-    print("confirmed" if confirm(given.name) else "nothing of %s waits to be confirmed" % given.name)
+    _say("confirmed" if confirm(given.name) else "nothing of %s waits to be confirmed" % given.name)
     return FINE
 
 
@@ -176,7 +184,3 @@ def _rollback_due(given: argparse.Namespace) -> int:
             PODNET_DOCUMENT=given.name,
         )
     return FINE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

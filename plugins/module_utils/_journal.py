@@ -28,7 +28,7 @@ def log(message: str, priority: int = INFO, **fields: object) -> None:
     try:
         _send(SOCKET, datagram)
     except OSError:
-        print(message, file=sys.stderr, flush=True)
+        sys.stderr.write(message + "\n")
 
 
 def _entry(name: str, value: str) -> bytes:
