@@ -71,7 +71,8 @@ def _remove(path: str, there: DropIn | None) -> bool:
     if there is None:
         return False
     os.unlink(path)
-    folder, folders = os.path.dirname(path), []
+    folder = os.path.dirname(path)
+    folders: list[str] = []
     while there.came and (folder + "/").startswith(there.came + "/"):
         folders.insert(0, folder)
         folder = os.path.dirname(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -22,7 +22,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._underlay import FO
 from hypothesis import given
 from hypothesis import strategies as st
 
-NAMES = ["node1", "node2", "node3"]
+NAMES = ("node1", "node2", "node3")
 ADDRESSES = {name: f"198.51.100.{number}" for number, name in enumerate(NAMES, 1)}
 NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
 
@@ -33,7 +33,7 @@ NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
 class Fleet:
     """What the probes of some hosts told. All is well until a method says otherwise."""
 
-    def __init__(self, names: list[str] = NAMES, backend: str = "ipip", size: int = 1500, link: str = "") -> None:
+    def __init__(self, names: Sequence[str] = NAMES, backend: str = "ipip", size: int = 1500, link: str = "") -> None:
         self.backend = backend
         self.hosts = {name: Prober(ADDRESSES[name], size, "eth1", link) for name in names}
         self.sent: dict[str, dict[str, dict[str, Any]]] = {
