@@ -252,18 +252,20 @@ def load(path: str, network: ipaddress.IPv4Network | None = None) -> Leases | No
 
 
 def save(path: str, leases: Leases | None) -> None:
-    """Write the file whole or not at all, its mode kept; remove it for None.
+    """Write the file whole or not at all, its mode kept; remove it for None. Its lock is held.
 
     Raises:
         Mistakes: it cannot be written.
     """
     target = os.path.realpath(path)
-    temporary = _beside(target, str(os.getpid()))
+    temporary = _beside(target, "new")
     try:
         if leases is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target)
             return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # of a run that was killed
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 file.write(render(leases))

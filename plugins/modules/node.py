@@ -86,7 +86,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _cli, _netns, _node, _package, _rollback, _state
-from ..module_utils._atomic import write_atomically
+from ..module_utils._atomic import discard, write_atomically
 from ..module_utils._module import python_with_pyroute2
 
 PROTOCOL = f"{_node.OWN_PROTOCOLS[0]}\t{_node.OWN_PROTOCOLS[1]}\n"
@@ -133,6 +133,8 @@ def main() -> None:
                 module.run_command([module.get_bin_path("modprobe", required=True), *words], check_rc=True)
         if absent:
             _systemctl(module, units)
+            for path in before:
+                discard(path)  # what a killed run left
         _write(after)
         if absent and not kept:
             shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
