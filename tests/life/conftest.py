@@ -22,6 +22,31 @@ NAME = "test-life"
 INVENTORY = "tests/life/hosts.yml"
 POD = {"node1": "10.244.0.2", "node2": "10.244.1.2"}
 """The address of each node's pod ``web``."""
+HERE = Path(__file__).parent
+REPORT = labs.CHECKOUT / ".cache" / "life.md"
+HEADINGS = {
+    "faults": ("fault", "repaired after", "of a processor"),
+    "life": ("what", "measured", ""),
+}
+_rows: dict[str, list[tuple[str, ...]]] = {}
+
+
+def record(table: str, *row: str) -> None:
+    """A line of a table that is printed at the end, and stands in .cache/life.md."""
+    _rows.setdefault(table, []).append(row)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = []
+    for table, heading in HEADINGS.items():
+        rows = [heading, tuple("---" for _ in heading), *_rows.get(table, ())]
+        if len(rows) > 2:
+            widths = [max(len(row[column]) for row in rows) for column in range(len(heading))]
+            lines += ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows] + [""]
+    if lines:
+        terminalreporter.write_line("\n" + "\n".join(lines))
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,10 @@ class Machine:
         done = self.run("set -eu\n" + script, timeout=timeout)
         assert done.returncode == 0, f"{self.name}: {script}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def send(self, file: Path, place: str) -> None:
+        """Put a file there."""
+        subprocess.run(self.lab.ssh(self.name, f"cat >{place}"), input=file.read_bytes(), check=True, timeout=60)
 
 
 @dataclass(frozen=True)
@@ -76,11 +105,26 @@ def fleet() -> Iterator[Fleet]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         made = Fleet(labs.up(NAME, 2, "vm", 1))
+        remember(made)
         done = made.play("overlay")
         assert done.returncode == 0, done.stdout
         yield made
     finally:
         labs.down(NAME)
+
+
+def remember(fleet: Fleet) -> None:
+    """Write down on each machine how it is before anything is done to it."""
+    for name in POD:
+        fleet.machine(name).send(HERE / "everything.sh", "/root/everything.sh")
+        fleet.machine(name).sh("sh /root/everything.sh >/root/before")
+
+
+@pytest.fixture(scope="session")
+def measure(fleet: Fleet) -> None:
+    """measure.py on the first machine."""
+    fleet.machine("node1").send(HERE / "measure.py", "/run/measure.py")
+    fleet.machine("node1").sh("rm -f /run/measure.json")
 
 
 @pytest.fixture
