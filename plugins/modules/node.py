@@ -41,6 +41,11 @@ options:
     type: bool
     default: true
     version_added: 0.4.0
+  name:
+    description: The document that is torn down before O(state=absent). Check mode, which has not torn it down, takes it for gone.
+    type: str
+    default: overlay
+    version_added: 0.4.0
 seealso:
   - module: podnet.overlay.node_info
 """
@@ -104,13 +109,15 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "missing": {"type": "list", "elements": "str", "default": []},
             "watch": {"type": "bool", "default": True},
+            "name": {"type": "str", "default": "overlay"},
         },
         supports_check_mode=True,
     )
     missing, watch = module.params["missing"], module.params["watch"]
     absent = module.params["state"] == "absent"
     boot = _text(_node.BOOT_FILE)
-    kept = _state.names() if absent else []
+    gone = {module.params["name"]} if module.check_mode else set()  # by then, which check mode does not see
+    kept = [name for name in _state.names() if name not in gone] if absent else []
     load: list[str] = []
     unload: list[str] = []
     if absent:
@@ -135,7 +142,7 @@ def main() -> None:
             _systemctl(module, units)
             for path in before:
                 discard(path)  # what a killed run left
-        _write(after)
+        _write(module, after)
         if absent and not kept:
             shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
             shutil.rmtree(RUN, ignore_errors=True)
@@ -229,13 +236,18 @@ def _text(path: str) -> str:
         return ""
 
 
-def _write(files: Files) -> None:
+def _write(module: AnsibleModule, files: Files) -> None:
     """Write the files whole, and remove those without text. The digest comes last: it says that the rest is there."""
     for path in sorted(files, key=lambda path: path == _package.DIGEST):
-        if files[path]:
-            write_atomically(path, files[path], 0o755 if path == _rollback.COMMAND else 0o644)
-        elif os.path.exists(path):
-            os.unlink(path)
+        try:
+            if files[path]:
+                write_atomically(path, files[path], 0o755 if path == _rollback.COMMAND else 0o644)
+            elif os.path.exists(path):
+                os.unlink(path)
+        except OSError as error:
+            module.fail_json(
+                msg=f"cannot write {path} ({error.strerror}): make room or make it writable, and run again"
+            )
 
 
 if __name__ == "__main__":
