@@ -8,6 +8,5 @@ ip netns
 nft --stateless list ruleset
 sysctl -a --pattern '^net[.]' 2>/dev/null | grep -v -e stable_secret -e conntrack_count -e random
 lsmod | cut -d' ' -f1 | sort
-systemctl list-unit-files --no-legend --no-pager
 find /etc /usr/local /var/lib /run /opt -xdev ! -path '/run/systemd/*' ! -path '/run/udev/*' ! -path '/run/log/*' \
     ! -path '/var/lib/dpkg/*' ! -path '/var/lib/systemd/*' ! -name '__pycache__' ! -name '*.pyc' | sort

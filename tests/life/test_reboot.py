@@ -1,0 +1,109 @@
+"""A host that boots, or has lost its power while it was changed, has its overlay again without a controller."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import time
+
+import pytest
+
+from tests.life.conftest import HERE, POD, Fleet, Machine, record
+
+PATIENCE = 420.0
+"""Seconds an emulated machine may take to boot, on a busy one."""
+WRITES = """
+import sys
+sys.path.insert(0, "/usr/local/lib/podnet-overlay")
+from podnet_overlay import _engine, _state
+
+document = dict(_state.load("overlay").document)
+number = 0
+print("writing", flush=True)
+while True:  # another route each time: both the document and the kernel change
+    number = number % 200 + 1
+    route = {"dst": "192.0.2.%d/32" % number, "type": "blackhole"}
+    changed = {**document, "routes": [*(each for each in document["routes"] if each["dst"][:7] != "192.0.2"), route]}
+    _engine.converge(_state.desired_state(changed, "overlay"), owner="overlay", document=changed)
+    print(number, flush=True)
+"""
+SYNC = "sync; sleep 1"
+
+
+def look(node: Machine) -> list[str]:
+    node.send(HERE / "measure.py", "/run/measure.py")
+    return json.loads(node.sh("python3 /run/measure.py look"))
+
+
+def booted(node: Machine, boot: str) -> float:
+    """Wait for another boot than BOOT and for the overlay; the seconds that took."""
+    began = time.monotonic()
+    subprocess.run(
+        node.lab.ssh("-O", "exit", node.name)[:3] + ["-O", "exit", node.name], capture_output=True, check=False
+    )
+    script = "cat /proc/sys/kernel/random/boot_id; systemctl is-active podnet-overlay podnet-overlay-watch"
+    said = ""
+    while time.monotonic() < began + PATIENCE:
+        try:
+            said = node.run(script, timeout=30).stdout
+        except subprocess.TimeoutExpired:
+            continue
+        if said and boot not in said and said.split()[1:] == ["active", "active"]:
+            return time.monotonic() - began
+        time.sleep(1)
+    raise AssertionError(f"{node.name} is not back after {PATIENCE:.0f} s: {said}")
+
+
+def boot_of(node: Machine) -> str:
+    return node.sh("cat /proc/sys/kernel/random/boot_id").strip()
+
+
+def test_after_a_reboot_all_is_as_before(node1: Machine, node2: Machine) -> None:
+    before, boot = look(node1), boot_of(node1)
+    node1.run("(sleep 1; systemctl reboot) >/dev/null 2>&1 &")
+    seconds = booted(node1, boot)
+    assert look(node1) == before
+    node1.sh("podnet-overlay diff")
+    node2.sh(f"ip netns exec web ping -n -q -c 3 -i 0.3 -W 5 {POD['node1']}")
+    took = node1.sh("systemd-analyze critical-chain podnet-overlay.service --no-pager | grep podnet-overlay.service")
+    own = re.search(r"\+(.+)", took)
+    record("life", "reboot until the overlay is there", f"{seconds:.0f} s; its unit {own[1] if own else '?'}")
+
+
+def test_at_boot_the_underlay_comes_first_and_containers_later(node1: Machine) -> None:
+    after = node1.sh("systemctl show -P After podnet-overlay").split()
+    assert {"network-online.target", "systemd-networkd.service", "NetworkManager.service", "firewalld.service"} <= {
+        *after
+    }
+    assert "podnet-overlay.service" in node1.sh("systemctl show -P After docker.service").split()
+    moments = node1.sh(
+        "systemctl show -P ActiveEnterTimestampMonotonic systemd-networkd podnet-overlay podnet-overlay-watch"
+    ).split()
+    assert sorted(moments, key=int) == moments
+
+
+@pytest.mark.parametrize("number", [1, *(pytest.param(each, marks=pytest.mark.soak) for each in (2, 3, 4, 5))])
+def test_power_lost_in_the_middle_of_a_change_tears_nothing(fleet: Fleet, node2: Machine, number: int) -> None:
+    seed = time.time_ns() % 100000
+    pause = random.Random(seed).uniform(0, 3)
+    node2.sh(f"cat >/root/writes.py <<'END'\n{WRITES}\nEND\n{SYNC}")
+    boot = boot_of(node2)
+    node2.run(
+        f"(python3 /root/writes.py >/run/writes 2>&1 & until [ $(wc -l </run/writes) -ge 3 ]; do sleep 0.1; done;"
+        f" sleep {pause}; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &"
+    )
+    seconds = booted(node2, boot)
+    for folder in ("/etc/podnet-overlay", "/var/lib/podnet-overlay"):
+        node2.sh(
+            f"for file in {folder}/*.json; do python3 -m json.tool <$file >/dev/null; done; ! ls -A {folder} | grep -v json$"
+        )
+    node2.sh("podnet-overlay diff")  # whichever document it was, that it has
+    done = fleet.play("overlay")
+    assert done.returncode == 0, done.stdout
+    assert "192.0.2" not in node2.sh("ip route")
+    done = fleet.play("overlay")
+    assert re.search(r"node2 .* changed=0 ", done.stdout), done.stdout
+    node2.sh(f"ip netns exec web ping -n -q -c 3 -i 0.3 -W 5 {POD['node1']}")
+    record("life", f"power lost in the middle of a change (seed {seed})", f"nothing torn; back after {seconds:.0f} s")
