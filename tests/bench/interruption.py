@@ -183,40 +183,38 @@ def of_node2(value: str) -> str:
     return f"{{{{ '{value}' if inventory_hostname == 'node2' else none }}}}"
 
 
-def measured(stage: Stage, serial: str) -> dict[str, Row]:
+def measured(stage: Stage, serial: str) -> Iterator[tuple[str, Row]]:
     """Each kind of change, one after the other on the same hosts."""
     first, *others = stage.tunnels
     start = {"overlay_backend": first, "overlay_serial": serial, "overlay_pods": [{"name": "web"}]}
     overlay = Overlay(stage, start)
     stage.play("overlay", start)
-    rows = {
-        "no change": overlay.change(),
-        "watcher: a lost route": overlay.repair(),
-        "a node is removed": overlay.remove(),
-        "a node is added": overlay.add(),
-        "MTU": overlay.change(overlay_mtu=1400),
-        "direct routing on": overlay.change(overlay_direct_routing=True),
-        "direct routing off": overlay.change(overlay_direct_routing=False),
-    }
+    yield "no change", overlay.change()
+    yield "watcher: a lost route", overlay.repair()
+    yield "a node is removed", overlay.remove()
+    yield "a node is added", overlay.add()
+    yield "MTU", overlay.change(overlay_mtu=1400)
+    yield "direct routing on", overlay.change(overlay_direct_routing=True)
+    yield "direct routing off", overlay.change(overlay_direct_routing=False)
     tunnel = first
     for backend in (*others, "host-gw", first):
-        rows[f"{tunnel} to {backend}"] = overlay.change(overlay_backend=backend)
+        yield f"{tunnel} to {backend}", overlay.change(overlay_backend=backend)
         tunnel = backend
     stage.run("node2", "ip addr add 198.51.100.102/24 dev eth1")
-    rows["public_ip of a node"] = overlay.change(overlay_public_ip=of_node2("198.51.100.102"))
-    rows["subnet of a node"] = overlay.change("10.244.77.2", overlay_subnet=of_node2("10.244.77.0/24"))
-    rows["network"] = overlay.change(
-        "10.201.77.2", overlay_network="10.201.0.0/16", overlay_subnet=None, overlay_renumber=True
-    )
-    return rows
+    yield "public_ip of a node", overlay.change(overlay_public_ip=of_node2("198.51.100.102"))
+    yield "subnet of a node", overlay.change("10.244.77.2", overlay_subnet=of_node2("10.244.77.0/24"))
+    network = {"overlay_network": "10.201.0.0/16", "overlay_subnet": None, "overlay_renumber": True}
+    yield "network", overlay.change("10.201.77.2", **network)
 
 
 def main(where: str = "namespaces", *serials: str) -> None:
-    found = {}
+    found: dict[str, dict[str, Row]] = {}
     for serial in serials or TITLES:
-        title = TITLES[serial]
+        rows = found[TITLES[serial]] = {}
         with machines() if where == "lab" else namespaces() as stage:
-            found[title] = measured(stage, serial)
+            for change, its in measured(stage, serial):
+                rows[change] = its
+                print(f"{TITLES[serial]}, {change}: {its.lost} of {its.sent} lost", flush=True)
     print(f"\npackets of a train of 50 a second from pod to pod, {where}\n")
     print(f"{'':24}" + "".join(f"{title:>30}" for title in found))
     print(f"{'':24}" + f"{'sent':>12}{'lost':>8}{'seconds':>10}" * len(found))
