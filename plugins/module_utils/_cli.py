@@ -21,6 +21,8 @@ from ._state import Failed
 
 FINE, DIFFERS, FAILED = 0, 1, 2
 """Exit codes, those of diff(1)."""
+RETRY = 5.0
+"""Seconds after which what could not be undone is tried again."""
 _TROUBLE = (Mistakes, Failed, KernelError, MissingLibrary, OSError)
 
 
@@ -138,8 +140,8 @@ def _in_order(names: Sequence[str]) -> list[str]:
             saved = _state.load(name)
         except (Mistakes, OSError):  # told when its turn comes
             return True
-        links = saved.document.get("links") or [] if saved else []
-        return any(link.get("external") for link in links)
+        links = saved.document.get("links") if saved else None
+        return isinstance(links, list) and any(isinstance(link, dict) and bool(link.get("external")) for link in links)
 
     return sorted(chosen, key=leans)
 
@@ -170,17 +172,18 @@ def _confirm(given: argparse.Namespace) -> int:
 def _rollback_due(given: argparse.Namespace) -> int:
     """Wait for the deadline, which may move, and undo the change if it is still there."""
     change = _rollback.pending(given.name)
-    while change is not None and change.left:
-        time.sleep(min(change.left, 1.0))
+    while change is not None:
+        try:
+            if change.left:
+                time.sleep(min(change.left, 1.0))
+            elif roll_back(given.name, due=True) is not None:
+                break
+        except _TROUBLE as error:
+            _journal.log(
+                "document %s: its last change cannot be undone, and is tried again: %s" % (given.name, error),
+                _journal.ERROR,
+                PODNET_DOCUMENT=given.name,
+            )
+            time.sleep(RETRY)
         change = _rollback.pending(given.name)
-    if change is None:
-        return FINE
-    result = roll_back(given.name, due=True)
-    if result is not None:
-        _journal.log(
-            "document %s: its last change was not confirmed within %.0f s, and is undone: %s"
-            % (given.name, change.timeout, "; ".join(map(str, result.operations)) or "nothing was left of it"),
-            _journal.WARNING,
-            PODNET_DOCUMENT=given.name,
-        )
     return FINE

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _drift, _firewall_clause, _foreign, _nft, _rollback, _state
+from . import _drift, _firewall_clause, _foreign, _journal, _nft, _rollback, _state
 from ._atomic import missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, in_the_way, missing
 from ._kernel import NETNS_FILES, Kernel, KernelError
@@ -184,7 +184,15 @@ def roll_back(name: str, *, due: bool = False) -> Result | None:
         desired = desired_state(change.document, name) if change.document else {}
         found = _compare(kernel, desired, name, saved, change.document, repair=True)
         _carry_out(kernel, found, name, saved, change.document)
-        return found.result
+        _rollback.disarm(name)
+    if due:
+        _journal.log(
+            "document %s: its last change was not confirmed within %.0f s, and is undone: %s"
+            % (name, change.timeout, "; ".join(map(str, found.result.operations)) or "nothing was left of it"),
+            _journal.WARNING,
+            PODNET_DOCUMENT=name,
+        )
+    return found.result
 
 
 def _exclusively(check: bool) -> contextlib.AbstractContextManager[None]:
@@ -324,7 +332,9 @@ _SYSCTL_FILES = (
 def _needs_forwarding(kernel: Kernel, owner: str, observed: State) -> str:
     """Why the host should go on forwarding when the document *owner* is gone; '' for no reason."""
     for name in _state.names():
-        other = load(name) if name != owner else None
+        other = _readable(name) if name != owner else None
+        if name != owner and other is None:
+            return "the document %s cannot be read, and may need it" % name
         if other and other.reached.get(_FORWARDING.key) == _FORWARDING:
             return "the document %s needs it" % name
     for link in of_type(observed, Link):
@@ -366,6 +376,8 @@ def _carry_out(
     after = Saved(owner, document or {}, tuple(item for item in before if item.key in found.desired), (), folders)
     armed = bool(confirm_timeout and operations) and _rollback.arm(owner, now.document or None, confirm_timeout or 0)
     try:
+        if document is None:
+            _state.can_forget(owner)
         end = _state.begin(saved, during if operations else now, after) if document is not None else None
         try:
             _perform(kernel, operations)
@@ -523,6 +535,17 @@ def _claimed(wanted: State, observed: State) -> list[str]:
     return found
 
 
+def _readable(name: str) -> Saved | None:
+    """What is kept of another document; None where it is damaged, which is told when its own turn comes."""
+    try:
+        saved = load(name)
+        if saved is not None:
+            len(saved.desired)  # read, and kept
+        return saved
+    except Mistakes:
+        return None
+
+
 def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Object], bool]:
     """Whether an observed object is the document's: by its mark in the kernel, and by no other document's claim.
 
@@ -534,7 +557,7 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
     before = {item.key for item in (saved.before if saved else ())}
     named = saved.desired if saved else {}
     guarding = any(of_type(named, Firewall))
-    others = [load(name) for name in _state.names() if owner and name != owner]
+    others = [_readable(name) for name in _state.names() if owner and name != owner]
     claimed = {item.key for other in others if other for item in of_type(other.desired, Route)}
     alone = not others and not any(item.owner not in ("", owner) for item in of_type(observed, Link))
 

@@ -99,6 +99,8 @@ def guarded(module: AnsibleModule, act: Callable[[], Any]) -> Any:
         _respawn_or_fail(module, error)
     except PermissionError as error:
         module.fail_json(msg=f"{error}. This needs root: run with become: true" if os.geteuid() else str(error))
+    except OSError as error:  # a file that is in the way, or a disk that takes no more
+        module.fail_json(msg=str(error))
     return None
 
 

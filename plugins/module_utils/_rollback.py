@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ._atomic import write_atomically
+from ._atomic import discard, remove_empty, write_atomically
 from ._state import STATE_FOLDER, Failed, read_json
 
 FOLDER = os.path.join(STATE_FOLDER, "rollback")
@@ -60,15 +60,20 @@ def arm(name: str, document: Mapping[str, Any] | None, timeout: float) -> bool:
     before = pending(name)
     now = before or Pending(name, document, timeout, 0.0, _boot())
     _write(replace(now, timeout=timeout, deadline=_since_boot() + timeout, boot=_boot()))
-    # In a session of its own it outlives the connection that the change may cut.
-    subprocess.Popen(
-        [COMMAND, "rollback", name],
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    try:
+        # In a session of its own it outlives the connection that the change may cut.
+        subprocess.Popen(
+            [COMMAND, "rollback", name],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        if before is None:
+            disarm(name)
+        raise Failed("%s does not start (%s): run the role podnet.overlay.node" % (COMMAND, error.strerror)) from error
     return before is None
 
 
@@ -81,12 +86,13 @@ def extend(name: str) -> None:
 
 def disarm(name: str) -> bool:
     """Confirm the change; whether there was one to confirm."""
+    discard(_path(name))
     try:
         os.unlink(_path(name))
     except FileNotFoundError:
         return False
-    with contextlib.suppress(OSError):
-        os.rmdir(FOLDER)
+    finally:
+        remove_empty([STATE_FOLDER, FOLDER])
     return True
 
 

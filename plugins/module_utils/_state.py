@@ -213,17 +213,31 @@ def begin(before: Saved | None, during: Saved, after: Saved) -> Callable[[], Non
     try:
         if before is None or after.document != before.document or not os.path.exists(document_path(after.name)):
             puts.append(_written(document_path(after.name), render(after.document)))
-        if after != during:
+        if after != during or _text(_state_path(after.name)) != after.as_json():  # of an older release
             puts.append(_written(_state_path(after.name), after.as_json()))
     except Failed:
         keep(before, during.name)
         raise
 
     def end() -> None:
-        for put in puts:
-            put()
+        try:
+            for put in puts:
+                put()
+        except OSError as error:
+            raise Failed(_unwritable(error, error.filename or during.name)) from error
 
     return end
+
+
+def can_forget(name: str) -> None:
+    """Make sure, before the first change, that a document can be forgotten.
+
+    Raises:
+        Failed: its files cannot be removed; nothing was changed.
+    """
+    for path in (document_path(name), _state_path(name)):
+        if os.path.exists(path) and not os.access(os.path.dirname(path), os.W_OK):
+            raise Failed("cannot remove %s: make %s writable, and run again" % (path, os.path.dirname(path)))
 
 
 def keep(saved: Saved | None, name: str) -> None:
@@ -242,10 +256,18 @@ def keep(saved: Saved | None, name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
     except OSError as error:
-        raise Failed(_unwritable(error, name)) from error
+        raise Failed(_unwritable(error, error.filename)) from error
     for folder in (DOCUMENT_FOLDER, STATE_FOLDER):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _written(path: str, text: str) -> Callable[[], None]:

@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from . import _journal, _metrics, _state
+from . import _journal, _metrics, _rollback, _state
 from ._atomic import write_atomically
 from ._difference import Operation
 from ._drift import Backoff
-from ._engine import reconcile
+from ._engine import reconcile, roll_back
 from ._events import Interest, Listener
 from ._kernel import Kernel, KernelError
 from ._model import (
@@ -110,15 +110,32 @@ class _Watcher:
             if documents != seen or now >= full:
                 Kernel.as_listed.cache_clear()  # another document, or another nft by now
                 seen, interest, parts, full = documents, interest_of(_desired()), EVERYTHING, now + self.interval
+            due = self._undo_due()
             self._check([name for name, *_stat in documents], parts, who, since)
             parts, who = frozenset(), ()
             debt, ended = max(0.0, debt - SHARE * (now - ended)) + time.monotonic() - now, time.monotonic()
             time.sleep(min(1.0, max(0.0, debt - AHEAD) / SHARE))
             now = time.monotonic()
             again = [pause for pause in (backoff.next(now) for backoff in self.backoffs.values()) if pause is not None]
-            events = listener.wait(interest, max(0.0, min([full - now, *again])))
+            events = listener.wait(interest, max(0.0, min([full - now, due, *again])))
             since = time.monotonic()
             parts, who = (events.parts, events.who) if events else (EVERYTHING if again else frozenset(), ())
+
+    def _undo_due(self) -> float:
+        """Undo changes that nobody has confirmed in time, should whoever waits for that be gone; seconds until the next look."""
+        waits = []
+        for name in _rollback.names():
+            try:
+                change = _rollback.pending(name)
+                if change is not None and not change.left:
+                    roll_back(name, due=True)
+                    change = _rollback.pending(name)
+                if change is not None:
+                    waits.append(change.left + 1.0)
+            except (Mistakes, Failed, KernelError, OSError) as error:
+                self._trouble("%s (its last change)" % name, str(error))
+                waits.append(self.interval)
+        return min(waits, default=self.interval)
 
     def _check(self, names: Collection[str], parts: Collection[str], who: tuple[str, ...], since: float) -> None:
         # What is slow to read comes last, and does not keep the rest waiting.
@@ -148,7 +165,7 @@ class _Watcher:
                     return
                 backoff.refused(error.refused, time.monotonic())
                 suspected = None
-            except (Mistakes, KernelError) as error:
+            except (Mistakes, KernelError, OSError) as error:
                 self.counters[failures] = self.counters.get(failures, 0) + 1
                 self._trouble(name, str(error))
                 return

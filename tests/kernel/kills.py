@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tests.kernel.hosts import CHECKOUT, FORK, Host
@@ -80,9 +79,8 @@ def command(*words: str) -> Callable[[], None]:
     return lambda: sys.exit(_cli.main(words))
 
 
-def attempt(host: Host | None, run: Callable[[], None], at: int, *, anywhere: bool) -> tuple[bool, int]:
-    """Run it on *host* (or here) and kill it at the point *at*; whether that came, and how many points there were."""
-    kill = Kill(at, anywhere=anywhere)
+def started(host: Host | None, run: Callable[[], None], kill: Kill | None = None) -> Any:
+    """A process that runs it on *host*, or here."""
 
     def go() -> None:
         if host is not None:
@@ -91,16 +89,18 @@ def attempt(host: Host | None, run: Callable[[], None], at: int, *, anywhere: bo
                 assert ctypes.CDLL(None).setns(descriptor, 0) == 0
             os.chdir(CHECKOUT)
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the process ends soon
-        kill.arm()
+        if kill is not None:
+            kill.arm()
         run()
 
     process = FORK.Process(target=go)
     process.start()
+    return process
+
+
+def attempt(host: Host | None, run: Callable[[], None], at: int, *, anywhere: bool) -> tuple[bool, int]:
+    """Run it on *host* (or here) and kill it at the point *at*; whether that came, and how many points there were."""
+    kill = Kill(at, anywhere=anywhere)
+    process = started(host, run, kill)
     process.join(120)
     return process.exitcode == -signal.SIGKILL, kill.seen
-
-
-def whole(path: Path) -> None:
-    """A file of JSON is not there, or can be read."""
-    if path.exists():
-        json.loads(path.read_text(encoding="utf-8"))
