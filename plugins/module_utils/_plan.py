@@ -257,7 +257,8 @@ def _removed(gone: Mapping[str, Lease], known: Leases, new: Mapping[str, Lease])
 def _kept_out_warning(nodes: Mapping[str, Node], known: Leases) -> Iterator[str]:
     out = [name for name in nodes if kept_out(name, known)]
     if out:
-        yield f"{some(out)}: removed by a playbook, so left out; delete 'reason: playbook' in its line of the leases file to let it in again"
+        remedy = "delete 'reason: playbook' in its line of the leases file to let it in again"
+        yield f"{some(out)}: removed by a playbook, so left out; {remedy}"
 
 
 def _renumbered(subnets: Mapping[str, Network], facts: Mapping[str, Facts]) -> Iterator[str]:

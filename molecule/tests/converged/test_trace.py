@@ -39,7 +39,9 @@ def unwatched(nodes):
 
     def on_all(words):
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda node: node.host.check_output(f"systemctl {words} podnet-overlay-watch"), nodes.values()))
+            list(
+                pool.map(lambda node: node.host.check_output(f"systemctl {words} podnet-overlay-watch"), nodes.values())
+            )
 
     on_all("stop")
     yield
