@@ -38,7 +38,7 @@ build: $(VENV) ## the artifact, in .cache
 	@ansible-galaxy collection build --force --output-path .cache >.cache/build.log 2>&1 || { cat .cache/build.log; exit 1; }
 
 soak: system $(VENV) ## all tests that need IPIP, then unit and kernel tests for MINUTES=30, each round with new examples
-	@SOAK=1 tests/gates/kernel-ipip
+	@SOAK=1 tests/gates/kernel-ipip && SOAK=1 tests/gates/life
 	@end=$$(($$(date +%s) + $(MINUTES) * 60)); \
 	while [ $$(date +%s) -lt $$end ]; do HYPOTHESIS_PROFILE=soak pytest tests/unit $(if $(ROOT),tests/kernel) $(ARGS) || exit 1; done
 
@@ -86,6 +86,9 @@ kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the engine's with Debian 12's pyrou
 
 kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
 	@tests/gates/kernel-ipip $(ARGS)
+
+life: $(VENV) ## what life does to hosts: faults, reboots, other network tools; on virtual machines
+	@tests/gates/life $(ARGS)
 
 labs: $(VENV) ## the labs: each made, proved, made again, removed; here and on a virtual machine
 	@pytest tests/labs $(ARGS)
@@ -139,4 +142,4 @@ SHIPPED := $(shell find *.md *.rst LICENSE galaxy.yml changelogs docs inventorie
 $(ARTIFACT): $(VENV) $(SHIPPED)
 	@$(MAKE) --no-print-directory build
 
-.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old
+.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old life

@@ -40,9 +40,8 @@ def look(node: Machine) -> list[str]:
 def booted(node: Machine, boot: str) -> float:
     """Wait for another boot than BOOT and for the overlay; the seconds that took."""
     began = time.monotonic()
-    subprocess.run(
-        node.lab.ssh("-O", "exit", node.name)[:3] + ["-O", "exit", node.name], capture_output=True, check=False
-    )
+    ssh = ["ssh", "-F", str(node.lab.ssh_config)]
+    subprocess.run([*ssh, "-O", "exit", node.name], capture_output=True, check=False)  # that connection is dead
     script = "cat /proc/sys/kernel/random/boot_id; systemctl is-active podnet-overlay podnet-overlay-watch"
     said = ""
     while time.monotonic() < began + PATIENCE:
