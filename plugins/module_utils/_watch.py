@@ -95,6 +95,8 @@ class _Watcher:
     metrics: str
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     counters: dict[_metrics.Sample, float] = field(default_factory=dict)
+    left: dict[str, set[Key]] = field(default_factory=dict)
+    """What a look at each document left as it is, for a while."""
     told: dict[str, str] = field(default_factory=dict)
     """The last trouble of each document: the same is not told twice."""
 
@@ -116,7 +118,8 @@ class _Watcher:
             debt, ended = max(0.0, debt - SHARE * (now - ended)) + time.monotonic() - now, time.monotonic()
             time.sleep(min(1.0, max(0.0, debt - AHEAD) / SHARE))
             now = time.monotonic()
-            again = [pause for pause in (backoff.next(now) for backoff in self.backoffs.values()) if pause is not None]
+            # The pause may be over by now, since looking takes its time: then at once.
+            again = [self.backoffs[name].next(now) or 0.0 for name, left in self.left.items() if left]
             events = listener.wait(interest, max(0.0, min([full - now, due, *again])))
             since = time.monotonic()
             parts, who = (events.parts, events.who) if events else (EVERYTHING if again else frozenset(), ())
@@ -138,6 +141,8 @@ class _Watcher:
         return min(waits, default=self.interval)
 
     def _check(self, names: Collection[str], parts: Collection[str], who: tuple[str, ...], since: float) -> None:
+        if set(parts) >= EVERYTHING:
+            self.left = {}
         # What is slow to read comes last, and does not keep the rest waiting.
         for some in ({LINKS, RULES} & set(parts), {PROGRAMS} & set(parts)):
             for name in names if some else ():
@@ -145,6 +150,7 @@ class _Watcher:
         if parts:
             for gone in set(self.backoffs) - set(names):
                 del self.backoffs[gone]
+                self.left.pop(gone, None)
             self._write(names, parts)
 
     def _bring_back(self, name: str, parts: Collection[str], who: tuple[str, ...], since: float) -> None:
@@ -172,6 +178,7 @@ class _Watcher:
             else:
                 self._trouble(name, "; ".join((*result.warnings, *result.shadowed)))
                 self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(result.held)
+                self.left.setdefault(name, set()).update(operation.item.key for operation in result.held)
                 self._repaired(name, backoff, result.operations, who, since)
                 return
 
