@@ -105,10 +105,10 @@ class Backoff:
             fight.repairs, fight.pause = 0, 0.0
         fight.repairs, fight.last, fight.who = fight.repairs + 1, now, who or fight.who
         if fight.repairs < PATIENCE:
+            fight.pause = 0.0  # of a refusal before
             return None
-        begins = not fight.pause
         fight.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
-        return fight if begins else None
+        return fight if fight.repairs == PATIENCE else None
 
     def refused(self, key: Key, now: float) -> None:
         """The kernel did not take it: try again after a pause."""

@@ -42,6 +42,7 @@ _IFNAME, _LABEL, _DST, _LLADDR, _FORWARDING = 3, 3, 1, 2, 2
 _LOCAL_TABLE = 255
 _PROGRAM_TABLES = ("filter", "firewalld")  # of Docker's, ufw's and firewalld's rules
 _CLOSED, _MOVED_FROM, _MOVED_TO, _DELETED = 0x8, 0x40, 0x80, 0x200  # inotify(7)
+_OVERFLOW = 0x4000
 _INOTIFY = struct.Struct("=iIII")
 _HIGHEST_PID = 1 << 22
 
@@ -151,6 +152,8 @@ class Listener:
                 watch, mask, _cookie, length = _INOTIFY.unpack_from(part, at)
                 raw = part[at + _INOTIFY.size : at + _INOTIFY.size + length]
                 at += _INOTIFY.size + length
+                if mask & _OVERFLOW:  # more than is remembered: any file may have changed
+                    yield from ((part, "") for part in ("", *EVERYTHING))
                 folder = self._folders.get(watch, "")
                 path = os.path.join(folder, os.fsdecode(raw.rstrip(b"\0")))
                 if path == self._lock_file:

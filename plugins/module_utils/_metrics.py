@@ -27,7 +27,8 @@ METRICS = {
     "podnet_overlay_last_check_timestamp_seconds": ("gauge", "When all was last looked at."),
 }
 _LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"))
 
 
 def sample(name: str, **labels: str) -> Sample:
@@ -42,7 +43,7 @@ def render(values: Mapping[Sample, float]) -> str:
         lines += ["# HELP %s %s" % (name, about), "# TYPE %s %s" % (name, kind)]
         for (named, labels), value in sorted(values.items()):
             if named == name:
-                inner = ",".join('%s="%s"' % pair for pair in labels)
+                inner = ",".join('%s="%s"' % (label, _escaped(text)) for label, text in labels)
                 lines.append("%s%s %s" % (name, "{%s}" % inner if inner else "", repr(value)))
     return "\n".join(lines) + "\n"
 
@@ -50,8 +51,20 @@ def render(values: Mapping[Sample, float]) -> str:
 def parse(text: str) -> dict[Sample, float]:
     """The values of such a file."""
     found = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = None if line.startswith("#") else _LINE.fullmatch(line)
         if match:
-            found[match[1], tuple(sorted(_LABEL.findall(match[2] or "")))] = float(match[3])
+            labels = ((label, _plain(escaped)) for label, escaped in _LABEL.findall(match[2] or ""))
+            found[match[1], tuple(sorted(labels))] = float(match[3])
     return found
+
+
+def _escaped(text: str) -> str:
+    """A label's value may be the name of any file."""
+    for plain, escape in _ESCAPES:
+        text = text.replace(plain, escape)
+    return text
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else str(match[1]), text)

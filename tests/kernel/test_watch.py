@@ -1,0 +1,213 @@
+"""The watcher on a host of this kernel: what it repairs, what it leaves, what it tells, and what it lives through."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _metrics
+
+from tests.kernel.hosts import Host
+from tests.kernel.test_killed import picture
+from tests.kernel.test_topology import PEERS, node, routes
+
+SECONDS = 10.0
+"""Far more than it takes: how long it takes is measured on virtual machines, and here others run at the same time."""
+
+
+class Watched:
+    """A host with the overlay and its watcher."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        host.module("node", missing=["file:engine"])
+        host.module("topology", document=node(), peers=PEERS)
+        self.wanted = picture(host)
+        self.process = self.started()
+
+    def started(self) -> subprocess.Popen[str]:
+        """A watcher that is ready: its first look has been told."""
+        self.host.sh("rm -f /run/podnet-overlay/metrics.prom")
+        process = self.host.popen("podnet-overlay", "watch")
+        self.until(lambda: bool(self.metrics()))
+        return process
+
+    def until(self, done: Callable[[], bool], seconds: float = SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, self.host.run("podnet-overlay diff", check=False)
+            time.sleep(0.05)
+
+    def repaired(self) -> None:
+        self.until(lambda: picture(self.host) == self.wanted)
+
+    def metrics(self) -> dict[_metrics.Sample, float]:
+        return _metrics.parse(self.host.run("cat", "/run/podnet-overlay/metrics.prom", check=False).stdout)
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.metrics().get(_metrics.sample(f"podnet_overlay_{name}", **labels), 0)
+
+    def end(self) -> str:
+        """End it; what it said."""
+        self.process.terminate()
+        _out, err = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0, err
+        return err
+
+
+@pytest.fixture
+def watched(underlay: Host) -> Iterator[Watched]:
+    found = Watched(underlay)
+    yield found
+    with contextlib.suppress(ProcessLookupError):
+        found.process.kill()
+    found.process.communicate()
+
+
+def test_what_is_undone_comes_back_and_is_counted(watched: Watched) -> None:
+    for fault, kind in (
+        ("ip route del 10.244.1.0/24", "route"),
+        ("ip route replace 10.244.1.0/24 via 198.51.100.99 dev eth1", "route"),
+        ("ip link del flannel.1", "link"),
+        ("ip link set cni0 down", "link"),
+        ("ip addr del 10.244.0.1/24 dev cni0", "address"),
+        ("ip link set veth-web nomaster", "link"),
+        ("ip -n web route del default", "route"),
+        ("ip link del veth-web", "link"),
+        ("sysctl -qw net.ipv4.ip_forward=0", "sysctl"),
+        ("nft flush ruleset", "firewall"),
+        ("nft flush chain inet podnet_overlay guard", "firewall"),
+        ("bridge fdb del 0e:58:0a:f4:01:00 dev flannel.1", "forwardingentry"),
+        ("ip neigh del 10.244.1.0 dev flannel.1", "neighbour"),
+        ("rm /etc/netns/web/hosts; ip link set flannel.1 mtu 1400", "namespacefile"),
+        ("ip netns del web", "namespace"),
+    ):
+        count = watched.value("repairs_total", document="overlay", kind=kind)
+        watched.host.sh(fault)
+        watched.until(lambda: watched.value("repairs_total", document="overlay", kind=kind) > count)  # noqa: B023
+        watched.repaired()
+    assert watched.value("last_repair_timestamp_seconds", document="overlay") <= time.time()
+    assert watched.value("held", document="overlay") == 0
+
+
+def test_a_more_specific_foreign_route_is_told_once_and_stays(watched: Watched) -> None:
+    watched.host.sh("ip route add 10.244.1.128/25 via 198.51.100.12")
+    time.sleep(1)
+    watched.host.sh("ip route del 10.244.2.0/24")
+    watched.until(lambda: "10.244.2.0/24" in routes(watched.host))
+    assert "10.244.1.128/25" in routes(watched.host)
+    assert watched.end().count("takes packets from route 10.244.1.0/24") == 1
+
+
+def test_what_is_fought_over_is_left_alone_and_the_rest_is_not(watched: Watched) -> None:
+    fighter = watched.host.popen("sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; sleep 0.05; done")
+    try:
+        watched.until(lambda: watched.value("held", document="overlay") > 0, 20)
+        before = watched.value("repairs_total", document="overlay", kind="route")
+        watched.host.sh("ip route del 10.244.2.0/24; ip addr flush dev flannel.1")
+        watched.until(lambda: "10.244.2.0/24" in routes(watched.host))
+        time.sleep(3)
+        assert watched.value("repairs_total", document="overlay", kind="route") - before <= 4
+    finally:
+        fighter.kill()
+        fighter.communicate()
+    watched.until(lambda: watched.value("held", document="overlay") == 0, 40)
+    watched.repaired()
+    assert "route 10.244.1.0/24 " in next(line for line in watched.end().splitlines() if "again and again" in line)
+
+
+@pytest.mark.parametrize("folder", ["/etc", "/var/lib"])
+def test_it_goes_on_without_a_disk(watched: Watched, folder: str) -> None:
+    watched.host.sh(f"mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}")
+    for fault in ("ip link del flannel.1", "ip netns del web", "nft flush ruleset", "sysctl -qw net.ipv4.ip_forward=0"):
+        watched.host.sh(fault)
+        time.sleep(0.3)
+        watched.repaired()
+    assert watched.process.poll() is None
+
+
+def test_it_goes_on_where_its_own_counters_cannot_be_written(watched: Watched) -> None:
+    watched.host.sh("rm -r /run/podnet-overlay; touch /run/podnet-overlay; ip link del flannel.1")
+    watched.repaired()
+    assert "the counters cannot be written to /run/podnet-overlay/metrics.prom" in watched.end()
+
+
+def test_a_damaged_document_is_told_once_and_the_others_are_watched(watched: Watched) -> None:
+    watched.host.module("topology", name="lab", document={"links": [{"name": "br-lab", "kind": "bridge"}]})
+    watched.host.sh("echo '{\"links\": [' >/etc/podnet-overlay/lab.json")
+    for _round in range(3):
+        watched.host.sh("ip route del 10.244.1.0/24")
+        watched.until(lambda: "10.244.1.0/24" in routes(watched.host))
+        time.sleep(0.5)
+    assert watched.value("repair_failures_total", document="lab") > 0
+    assert watched.end().count("/etc/podnet-overlay/lab.json cannot be read") == 1
+
+
+def test_a_file_of_no_documents_name_does_not_break_the_counters(watched: Watched) -> None:
+    watched.host.sh("echo '{}' >'/etc/podnet-overlay/a \"copy\\.json'; ip route del 10.244.1.0/24")
+    watched.until(lambda: "10.244.1.0/24" in routes(watched.host))
+    watched.until(lambda: watched.value("repair_failures_total", document='a "copy\\') > 0)
+
+
+def test_a_document_that_changes_or_goes_is_followed(watched: Watched) -> None:
+    host = watched.host
+    host.module("topology", document=node(), peers=dict(list(PEERS.items())[:2]))
+    time.sleep(1)
+    assert "10.244.2.0/24" not in routes(host)
+    host.sh("ip route del 10.244.1.0/24")
+    watched.until(lambda: "10.244.1.0/24" in routes(host))
+    host.module("topology", state="absent")
+    host.sh("ip link add cni0 type bridge; ip link del cni0")
+    time.sleep(1)
+    assert "cni0" not in host.links()
+    assert watched.process.poll() is None
+    host.module("topology", document=node(), peers=PEERS)
+    watched.until(lambda: any(dict(labels).get("document") for _name, labels in watched.metrics()))
+    host.sh("ip link del flannel.1")
+    watched.repaired()
+
+
+def test_what_another_front_holds_is_waited_for(watched: Watched) -> None:
+    """A run that takes long is not disturbed: what it has half done looks like drift."""
+    holder = watched.host.popen("flock", "/run/podnet-overlay.lock", "sleep", "2")
+    time.sleep(0.3)
+    watched.host.sh("ip route del 10.244.1.0/24")
+    time.sleep(1)
+    assert "10.244.1.0/24" not in routes(watched.host)
+    holder.communicate()
+    watched.until(lambda: "10.244.1.0/24" in routes(watched.host))
+
+
+def test_two_watchers_at_once_do_no_harm(watched: Watched) -> None:
+    second = watched.host.popen("podnet-overlay", "watch")
+    try:
+        time.sleep(1.5)
+        for _round in range(3):
+            watched.host.sh("ip link del cni0; nft flush ruleset; ip route del 10.244.1.0/24 || true")
+            watched.repaired()
+        assert watched.process.poll() is None
+        assert second.poll() is None
+    finally:
+        second.kill()
+        second.communicate()
+
+
+def test_it_needs_little_memory_and_no_processor_when_nothing_happens(watched: Watched) -> None:
+    def ticks() -> int:
+        with open(f"/proc/{watched.process.pid}/stat", encoding="ascii") as file:
+            return sum(map(int, file.read().split()[13:15]))
+
+    def status() -> dict[str, Any]:
+        with open(f"/proc/{watched.process.pid}/status", encoding="ascii") as file:
+            return dict(line.strip().split(":", 1) for line in file)
+
+    time.sleep(1)
+    before = ticks()
+    time.sleep(3)
+    assert ticks() - before <= 1
+    # What runs here is a newer pyroute2 than a distribution's, and larger.
+    assert int(status()["VmRSS"].split()[0]) < 60_000

@@ -1,0 +1,206 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the life of a host does: what is fought over, what shadows a route, which routes the kernel would have made."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+
+from ansible_collections.podnet.overlay.plugins.module_utils._difference import Operation
+from ansible_collections.podnet.overlay.plugins.module_utils._drift import (
+    CALM,
+    FIRST_PAUSE,
+    KERNEL_PROTOCOL,
+    LONGEST_PAUSE,
+    PATIENCE,
+    Backoff,
+    connected,
+    shadows,
+    without,
+)
+from ansible_collections.podnet.overlay.plugins.module_utils._model import (
+    Address,
+    Link,
+    Namespace,
+    Route,
+    Veth,
+    Vxlan,
+    describe,
+    state_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+KEY = Route("", "10.244.1.0/24", dev="tun").key
+OTHER = Route("", "10.244.2.0/24", dev="tun").key
+gaps = st.lists(st.sampled_from((0.0, 0.01, 0.3, 1.0, 3.0, 9.0, CALM + 0.1, 25.0, 700.0)), min_size=1, max_size=60)
+
+
+# ------------------------------------------------------------------------------------------------ what is fought over
+
+
+def fought(waits: list[float]) -> tuple[list[float], int]:
+    """When one object is repaired that is undone so long after each repair, and how many fights were told."""
+    backoff, now, repairs, told = Backoff(), 1000.0, [], 0
+    for wait in waits:
+        now += wait
+        if KEY in backoff.held(now):
+            left = backoff.next(now)
+            assert left is not None
+            assert left > 0
+            now += left
+            assert KEY not in backoff.held(now + 1e-6)
+            now += 1e-6
+        told += backoff.repaired(KEY, now, "somebody") is not None
+        repairs.append(now)
+        backoff.forget(now)
+    return repairs, told
+
+
+@given(gaps)
+def test_what_is_fought_over_is_not_repaired_more_often_than_allowed(waits: list[float]) -> None:
+    repairs, _told = fought(waits)
+    for begin in repairs:
+        assert sum(begin <= time < begin + CALM for time in repairs) <= PATIENCE + math.log2(CALM / FIRST_PAUSE) + 1
+
+
+@given(gaps)
+def test_a_fight_is_told_once_until_it_is_calm(waits: list[float]) -> None:
+    _repairs, told = fought(waits)
+    assert told <= 1 + sum(wait > CALM for wait in waits)
+
+
+def test_whoever_undoes_it_at_once_is_met_with_growing_pauses() -> None:
+    repairs, told = fought([0.0] * 20)
+    pauses = [round(later - earlier, 3) for earlier, later in zip(repairs, repairs[1:])]
+    assert pauses[: PATIENCE - 1] == [0.0] * (PATIENCE - 1)
+    assert pauses[PATIENCE - 1 :][:4] == [2.0, 4.0, 8.0, 16.0]
+    assert pauses[-1] == LONGEST_PAUSE
+    assert told == 1
+
+
+def test_after_a_calm_time_it_is_repaired_at_once_again() -> None:
+    backoff = Backoff()
+    for _time in range(PATIENCE):
+        backoff.repaired(KEY, 0.0)
+    assert backoff.held(1.0) == {KEY}
+    backoff.forget(CALM + 0.1)
+    assert backoff.fights == {}
+    assert backoff.repaired(KEY, CALM + 0.2) is None
+    assert backoff.held(CALM + 0.2) == set()
+
+
+def test_one_object_does_not_wait_for_another() -> None:
+    backoff = Backoff()
+    for _time in range(PATIENCE):
+        backoff.repaired(KEY, 0.0)
+    backoff.repaired(OTHER, 0.0)
+    assert backoff.held(0.0) == {KEY}
+
+
+def test_what_the_kernel_refused_once_and_then_took_is_repaired_at_once_the_next_time() -> None:
+    backoff = Backoff()
+    backoff.refused(KEY, 0.0)
+    assert backoff.held(1.0) == {KEY}
+    assert backoff.repaired(KEY, FIRST_PAUSE + 0.1) is None
+    assert backoff.held(FIRST_PAUSE + 0.2) == set()
+
+
+def test_a_fight_in_which_the_kernel_refused_is_told_too() -> None:
+    backoff = Backoff()
+    backoff.refused(KEY, 0.0)
+    told = [backoff.repaired(KEY, 3.0 + number / 10) for number in range(PATIENCE + 3)]
+    assert [number for number, fight in enumerate(told, 1) if fight] == [PATIENCE]
+
+
+def test_what_the_kernel_keeps_refusing_is_tried_less_and_less() -> None:
+    backoff, now, pauses = Backoff(), 0.0, []
+    for _time in range(10):
+        backoff.refused(KEY, now)
+        pauses.append(backoff.next(now))
+        now += pauses[-1] or 0.0
+    assert pauses[:3] == [2.0, 4.0, 8.0]
+    assert pauses[-1] == LONGEST_PAUSE
+
+
+# ------------------------------------------------------------------------------------------------ what shadows a route
+
+networks = st.tuples(st.integers(0, 255), st.integers(8, 32)).map(
+    lambda pair: str(ipaddress.IPv4Network((f"10.244.{pair[0]}.77", pair[1]), strict=False))
+)
+routes = st.builds(
+    Route,
+    st.sampled_from(("", "", "web")),
+    networks,
+    dev=st.sampled_from(("tun", "eth1")),
+    table=st.sampled_from((254, 254, 100)),
+    protocol=st.sampled_from((244, 244, KERNEL_PROTOCOL, 3, 4)),
+)
+
+
+@given(st.lists(routes, max_size=12), st.lists(routes, max_size=12))
+def test_each_more_specific_foreign_route_is_found(ours: list[Route], theirs: list[Route]) -> None:
+    desired, observed = state_of(ours), state_of(theirs)
+    expected = {
+        (describe(one), describe(other))
+        for other in desired.values()
+        for one in observed.values()
+        if not one.namespace and not other.namespace and one.table == other.table == 254
+        if other.protocol == 244 and one.protocol not in (244, KERNEL_PROTOCOL)
+        and one.dst != other.dst and ipaddress.IPv4Network(one.dst).subnet_of(ipaddress.IPv4Network(other.dst))
+    }  # fmt: skip
+    assert {tuple(line.split(" takes packets from ")) for line in shadows(desired, observed)} == expected
+
+
+# ------------------------------------------------------------------------------------------------ the kernel's own routes
+
+addresses = st.tuples(st.integers(1, 254), st.integers(8, 32)).map(lambda pair: f"10.244.3.{pair[0]}/{pair[1]}")
+bridges = st.lists(addresses, max_size=4, unique=True)
+
+
+@given(bridges, bridges, st.booleans(), st.booleans(), st.lists(routes, max_size=4))
+def test_a_connected_route_is_missed_where_its_address_is_there_and_the_link_is_up(
+    wanted: list[str], there: list[str], up: bool, external: bool, others: list[Route]
+) -> None:
+    link = Link("", "cni0", "bridge", up=True, external=external)
+    desired = state_of([link, *(Address("", "cni0", text) for text in wanted)])
+    observed = state_of([Link("", "cni0", "bridge", up=up), *(Address("", "cni0", text) for text in there), *others])
+    found = connected(desired, observed)
+    interfaces = [ipaddress.IPv4Interface(text) for text in wanted if text in there]
+    expected = {str(one.network) for one in interfaces if up and not external and one.network.prefixlen < 32}
+    present = {route.dst for route in others if not route.namespace and route.table == 254 and route.protocol == 2}
+    assert {route.dst for route in found.values()} == expected - present
+    assert all(route.protocol == KERNEL_PROTOCOL and route.dev == "cni0" for route in found.values())
+    assert connected(desired, {**observed, **found}) == {}
+
+
+# ------------------------------------------------------------------------------------------------ what has to wait
+
+WEB = Namespace("web")
+BRIDGE = Link("", "cni0", "bridge")
+PAIR = Link("", "veth-web", "veth", master="cni0", options=Veth("eth0", "web"))
+END = Link("web", "eth0", "veth", options=Veth("veth-web", ""))
+TUNNEL = Link("", "tun", "vxlan", options=Vxlan(1, link="eth1"))
+ALL = [
+    WEB, BRIDGE, PAIR, END, TUNNEL, Link("", "eth1", external=True), Address("", "cni0", "10.244.3.1/24"),
+    Address("web", "eth0", "10.244.3.2/24"), Route("", "10.244.1.0/24", dev="tun"), Route("web", "0.0.0.0/0", "10.244.3.1", "eth0"),
+]  # fmt: skip
+
+
+@given(st.sets(st.sampled_from(ALL)), st.sets(st.sampled_from(ALL)), st.sets(st.sampled_from(ALL)))
+def test_what_is_held_is_not_touched_nor_is_anything_made_on_what_is_not_there(present, held, foreign) -> None:
+    desired, observed = state_of(ALL), state_of(present)
+    keys = {item.key for item in held}
+    operations = [Operation(None, item) for key, item in desired.items() if key not in observed]
+    left = without(operations, keys, {item.key for item in foreign & held}, desired, observed)
+    assert not {operation.item.key for operation in left} & keys
+    assert [operation for operation in operations if operation in left] == left
+    if not keys:
+        assert left == operations
+    if TUNNEL in held and TUNNEL not in present:
+        assert Route("", "10.244.1.0/24", dev="tun") not in [operation.item for operation in left]
+    if WEB in held and WEB not in present:
+        assert not [operation for operation in left if getattr(operation.item, "namespace", "") == "web"]
