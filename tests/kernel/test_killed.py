@@ -32,6 +32,8 @@ KILLS: Counter[str] = Counter()
 @pytest.fixture(autouse=True, scope="module")
 def _told(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
+    if not KILLS:
+        return
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         each = ", ".join(f"{count} of {what}" for what, count in sorted(KILLS.items()))
         print(
@@ -264,3 +266,45 @@ def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int)
         assert not fleet.run()["changed"], step
         left = {path.name for path in tmp_path.iterdir()} - {f"{fleet.leases.name}.lock"}  # a lock that nobody holds
         assert left == {fleet.leases.name}, step
+
+
+def test_two_plans_at_once_leave_leases_that_both_have_part_in(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    everyone = dict(fleet.variables)
+    for number in range(6):
+        processes = []
+        for names in (("node1", "node2"), ("node1", "node3"), ("node3",)):
+            own = {name: {**everyone[name], "overlay_pods": [{"name": f"p{number}"}]} for name in names}
+            fleet.variables = own
+            processes.append(kills.started(None, fleet.run))
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        leases = _leases.load(str(fleet.leases))
+        assert leases is not None
+        assert set(leases.nodes) | set(leases.removed) == set(everyone)
+        assert os.listdir(tmp_path) == [fleet.leases.name]
+    fleet.variables = everyone
+    fleet.run()
+    assert not fleet.run()["changed"]
+
+
+def test_leases_on_a_full_disk_stay_as_they_were(host: Host) -> None:
+    host.sh("mount -t tmpfs -o size=12k none /mnt")
+    fleet = Fleet(Path("/mnt"))
+    assert _ended(kills.started(host, fleet.run)) == 0
+    before = host.run("cat", str(fleet.leases)).stdout
+    assert "node3" in before
+    host.sh("dd if=/dev/zero of=/mnt/fill bs=4096 2>/dev/null || true")
+    fleet.variables = {name: {**own, "overlay_pods": [{"name": "new"}]} for name, own in fleet.variables.items()}
+    _ended(kills.started(host, fleet.run))
+    assert host.run("cat", str(fleet.leases)).stdout == before
+    assert host.run("ls", "-A", "/mnt").stdout.split() == [fleet.leases.name, "fill"]
+    host.sh("rm /mnt/fill")
+    assert _ended(kills.started(host, fleet.run)) == 0
+    assert "new" in host.run("cat", str(fleet.leases)).stdout
+
+
+def _ended(process: Any) -> int:
+    process.join(60)
+    return int(process.exitcode)
