@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -37,9 +38,12 @@ def look(node: Machine) -> list[str]:
     return json.loads(node.sh("python3 /run/measure.py look"))
 
 
-def booted(node: Machine, boot: str) -> float:
-    """Wait for another boot than BOOT and for the overlay; the seconds that took."""
-    began = time.monotonic()
+def boot_of(node: Machine) -> str:
+    return node.sh("cat /proc/sys/kernel/random/boot_id").strip()
+
+
+def booted(node: Machine, boot: str, began: float) -> float:
+    """Wait for another boot than BOOT and for the overlay; the seconds since BEGAN."""
     ssh = ["ssh", "-F", str(node.lab.ssh_config)]
     subprocess.run([*ssh, "-O", "exit", node.name], capture_output=True, check=False)  # that connection is dead
     script = "cat /proc/sys/kernel/random/boot_id; systemctl is-active podnet-overlay podnet-overlay-watch"
@@ -55,17 +59,42 @@ def booted(node: Machine, boot: str) -> float:
     raise AssertionError(f"{node.name} is not back after {PATIENCE:.0f} s: {said}")
 
 
-def boot_of(node: Machine) -> str:
-    return node.sh("cat /proc/sys/kernel/random/boot_id").strip()
+def cut_power(node: Machine) -> tuple[str, int]:
+    """Reset the machine, without a word to anybody, while documents are written; its boot, and the seed of the moment."""
+    seed = time.time_ns() % 100000
+    pause = random.Random(seed).uniform(0, 3)
+    node.sh(f"cat >/root/writes.py <<'END'\n{WRITES}\nEND\n{SYNC}")
+    boot = boot_of(node)
+    node.run(
+        f"(python3 /root/writes.py >/run/writes 2>&1 & until [ $(wc -l </run/writes) -ge 3 ]; do sleep 0.1; done;"
+        f" sleep {pause}; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &"
+    )
+    return boot, seed
 
 
-def test_after_a_reboot_all_is_as_before(node1: Machine, node2: Machine) -> None:
+@dataclass(frozen=True)
+class Down:
+    """Both machines have gone down at once: one was told to, the other lost its power."""
+
+    began: float
+    before: list[str]
+    boot: str
+    cut: tuple[str, int]
+
+
+@pytest.fixture(scope="module")
+def down(fleet: Fleet) -> Down:
+    node1, node2 = fleet.machine("node1"), fleet.machine("node2")
     before, boot = look(node1), boot_of(node1)
+    cut = cut_power(node2)
     node1.run("(sleep 1; systemctl reboot) >/dev/null 2>&1 &")
-    seconds = booted(node1, boot)
-    assert look(node1) == before
+    return Down(time.monotonic(), before, boot, cut)
+
+
+def test_after_a_reboot_all_is_as_before(node1: Machine, down: Down) -> None:
+    seconds = booted(node1, down.boot, down.began)
+    assert look(node1) == down.before
     node1.sh("podnet-overlay diff")
-    node2.sh(f"ip netns exec web ping -n -q -c 3 -i 0.3 -W 5 {POD['node1']}")
     took = node1.sh("systemd-analyze critical-chain podnet-overlay.service --no-pager | grep podnet-overlay.service")
     own = re.search(r"\+(.+)", took)
     record("life", "reboot until the overlay is there", f"{seconds:.0f} s; its unit {own[1] if own else '?'}")
@@ -84,16 +113,11 @@ def test_at_boot_the_underlay_comes_first_and_containers_later(node1: Machine) -
 
 
 @pytest.mark.parametrize("number", [1, *(pytest.param(each, marks=pytest.mark.soak) for each in (2, 3, 4, 5))])
-def test_power_lost_in_the_middle_of_a_change_tears_nothing(fleet: Fleet, node2: Machine, number: int) -> None:
-    seed = time.time_ns() % 100000
-    pause = random.Random(seed).uniform(0, 3)
-    node2.sh(f"cat >/root/writes.py <<'END'\n{WRITES}\nEND\n{SYNC}")
-    boot = boot_of(node2)
-    node2.run(
-        f"(python3 /root/writes.py >/run/writes 2>&1 & until [ $(wc -l </run/writes) -ge 3 ]; do sleep 0.1; done;"
-        f" sleep {pause}; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &"
-    )
-    seconds = booted(node2, boot)
+def test_power_lost_in_the_middle_of_a_change_tears_nothing(
+    fleet: Fleet, node2: Machine, down: Down, number: int
+) -> None:
+    boot, seed = down.cut if number == 1 else cut_power(node2)
+    seconds = booted(node2, boot, down.began if number == 1 else time.monotonic())
     for folder in ("/etc/podnet-overlay", "/var/lib/podnet-overlay"):
         node2.sh(
             f"for file in {folder}/*.json; do python3 -m json.tool <$file >/dev/null; done; ! ls -A {folder} | grep -v json$"
