@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 REPORT = labs.CHECKOUT / ".cache" / "life.md"
 HEADINGS = {
     "faults": ("fault", "repaired after", "of a processor"),
+    "others": ("other network tools", "longest silence of a pod"),
     "life": ("what", "measured"),
 }
 _rows: dict[str, list[tuple[str, ...]]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.life.conftest import POD, Machine
+from tests.life.conftest import POD, Machine, record
 
 INTERVAL = 0.05
 LIMIT = 1.0
@@ -62,7 +62,7 @@ def silence(node: Machine, script: str, after: float = 4.0) -> float:
 
 
 def report(what: str, seconds: float) -> None:
-    print(f"\nlongest silence {seconds:6.2f} s: {what}")
+    record("others", what, f"{seconds:.2f} s")
 
 
 @pytest.fixture
