@@ -82,15 +82,14 @@ def _complain(text: str) -> None:
 
 
 def _apply(given: argparse.Namespace) -> int:
+    code = FINE
     for name in _rollback.names():
-        if _rollback.pending(name) and not _due(name):  # a reboot is no confirmation
-            roll_back(name, due=True)
-    return _each(given, _in_order(given.names), reconcile)
-
-
-def _due(name: str) -> float:
-    change = _rollback.pending(name)
-    return change.left if change else 0.0
+        try:
+            roll_back(name, due=True)  # a reboot is no confirmation
+        except _TROUBLE as error:
+            code = FAILED
+            _complain("%s: its last change cannot be undone: %s" % (name, error))
+    return max(code, _each(given, _in_order(given.names), reconcile))
 
 
 def _diff(given: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from ._model import (
     Object,
     Route,
     State,
+    Veth,
     Vxlan,
     describe,
     of_type,
@@ -150,8 +151,16 @@ def without(
     return [
         operation
         for operation in operations
-        if operation.item.key not in held and not any(map(lacks, _places(operation.item)))
+        if not {operation.item.key, _other_end(operation.item)} & set(held)
+        and not any(map(lacks, _places(operation.item)))
     ]
+
+
+def _other_end(item: Object) -> Key | None:
+    """The other end of a veth pair: whoever touches the one touches both."""
+    if isinstance(item, Link) and isinstance(item.options, Veth) and item.options.peer:
+        return ("link", item.options.peer_namespace or "", item.options.peer)
+    return None
 
 
 def _places(item: Object) -> Iterator[Key]:

@@ -37,6 +37,7 @@ BOOT_FILE = "/etc/modules-load.d/podnet-overlay.conf"
 PROTOCOL_FILE = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
 
 ENGINE_DIGEST = "/usr/local/lib/podnet-overlay/DIGEST"
+COMMAND = "/usr/local/sbin/podnet-overlay"
 UNIT_FOLDER = "/etc/systemd/system"
 BOOT_UNIT, WATCH_UNIT = "podnet-overlay.service", "podnet-overlay-watch.service"
 
@@ -463,7 +464,8 @@ def is_enabled(unit: str) -> bool:
 
 def _has_engine(digest: str, watch: bool) -> bool:
     """Whether what stays on the host is of this release, and its units are enabled as wanted."""
-    if _text(ENGINE_DIGEST).strip() != digest:
+    interpreter = _text(COMMAND).partition("\n")[0][2:]
+    if _text(ENGINE_DIGEST).strip() != digest or not os.path.exists(interpreter):
         return False
     return not has_systemd() or (is_enabled(BOOT_UNIT) and is_enabled(WATCH_UNIT) == watch)
 

@@ -86,8 +86,6 @@ ConditionDirectoryNotEmpty=/etc/podnet-overlay
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={command} apply
-Restart=on-failure
-RestartSec=5
 
 [Install]
 WantedBy=multi-user.target
@@ -98,14 +96,15 @@ _WATCHER = """\
 [Unit]
 Description=Watcher of podnet.overlay
 After=podnet-overlay.service
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 ExecStart={command} watch
 Restart=always
-RestartSec=1
+RestartSec=2
 RuntimeDirectory=podnet-overlay
-RuntimeDirectoryPreserve=restart
+RuntimeDirectoryPreserve=yes
 
 [Install]
 WantedBy=multi-user.target

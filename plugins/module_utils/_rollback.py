@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ._atomic import discard, remove_empty, write_atomically
+from ._model import Mistakes
 from ._state import STATE_FOLDER, Failed, read_json
 
 FOLDER = os.path.join(STATE_FOLDER, "rollback")
 COMMAND = "/usr/local/sbin/podnet-overlay"
+_DETACHED = ("systemd-run", "--quiet", "--collect")
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ def arm(name: str, document: Mapping[str, Any] | None, timeout: float) -> bool:
     now = before or Pending(name, document, timeout, 0.0, _boot())
     _write(replace(now, timeout=timeout, deadline=_since_boot() + timeout, boot=_boot()))
     try:
-        # In a session of its own it outlives the connection that the change may cut.
+        # It has to outlive the connection that the change may cut, and the login session, which systemd may end with all its processes.
         subprocess.Popen(
-            [COMMAND, "rollback", name],
+            [*_DETACHED, COMMAND, "rollback", name]
+            if os.path.isdir("/run/systemd/system")
+            else [COMMAND, "rollback", name],
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -103,7 +107,13 @@ def pending(name: str) -> Pending | None:
         Mistakes: its file cannot be read.
     """
     raw = read_json(_path(name), "unconfirmed change")
-    return Pending(**raw) if raw is not None else None
+    if raw is None:
+        return None
+    try:
+        document = None if raw["document"] is None else dict(raw["document"])
+        return Pending(str(raw["name"]), document, float(raw["timeout"]), float(raw["deadline"]), str(raw["boot"]))
+    except (KeyError, TypeError, ValueError):
+        raise Mistakes(["the unconfirmed change %s is damaged: remove it to keep the change" % _path(name)]) from None
 
 
 def names() -> list[str]:

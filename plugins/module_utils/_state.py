@@ -312,7 +312,10 @@ def locked(timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            opened = open(LOCK_FILE, "w", encoding="utf-8")  # noqa: SIM115
+            # Nobody else may open it: to hold the lock, reading it would be enough.
+            descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened = open(descriptor, "r+", encoding="utf-8")  # noqa: SIM115
+            os.fchmod(descriptor, 0o600)
         except PermissionError:
             raise
         except OSError as error:

@@ -60,7 +60,7 @@ MOST_LINES = 100
 """So many repairs of one check are told one by one."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """Somebody asked the watcher to end."""
 
 
@@ -96,9 +96,11 @@ class _Watcher:
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     counters: dict[_metrics.Sample, float] = field(default_factory=dict)
     left: dict[str, set[Key]] = field(default_factory=dict)
-    """What a look at each document left as it is, for a while."""
+    """What looks at each document left as it is, since all was last looked at, and"""
+    waiting: dict[str, set[Key]] = field(default_factory=dict)
+    """what of that for a while only."""
     told: dict[str, str] = field(default_factory=dict)
-    """The last trouble of each document: the same is not told twice."""
+    """The last trouble of each document, and of each look at it: the same is not told twice."""
 
     def run(self, listener: Listener) -> None:
         seen: tuple[tuple[str, int, int], ...] | None = None
@@ -119,7 +121,7 @@ class _Watcher:
             time.sleep(min(1.0, max(0.0, debt - AHEAD) / SHARE))
             now = time.monotonic()
             # The pause may be over by now, since looking takes its time: then at once.
-            again = [self.backoffs[name].next(now) or 0.0 for name, left in self.left.items() if left]
+            again = [self.backoffs[name].next(now) or 0.0 for name, some in self.waiting.items() if some]
             events = listener.wait(interest, max(0.0, min([full - now, due, *again])))
             since = time.monotonic()
             parts, who = (events.parts, events.who) if events else (EVERYTHING if again else frozenset(), ())
@@ -142,7 +144,7 @@ class _Watcher:
 
     def _check(self, names: Collection[str], parts: Collection[str], who: tuple[str, ...], since: float) -> None:
         if set(parts) >= EVERYTHING:
-            self.left = {}
+            self.left, self.waiting = {}, {}
         # What is slow to read comes last, and does not keep the rest waiting.
         for some in ({LINKS, RULES} & set(parts), {PROGRAMS} & set(parts)):
             for name in names if some else ():
@@ -151,6 +153,7 @@ class _Watcher:
             for gone in set(self.backoffs) - set(names):
                 del self.backoffs[gone]
                 self.left.pop(gone, None)
+                self.waiting.pop(gone, None)
             self._write(names, parts)
 
     def _bring_back(self, name: str, parts: Collection[str], who: tuple[str, ...], since: float) -> None:
@@ -176,9 +179,12 @@ class _Watcher:
                 self._trouble(name, str(error))
                 return
             else:
-                self._trouble(name, "; ".join((*result.warnings, *result.shadowed)))
-                self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(result.held)
-                self.left.setdefault(name, set()).update(operation.item.key for operation in result.held)
+                look = "%s: %s" % (name, PROGRAMS) if PROGRAMS in parts else name
+                self._trouble(name, "; ".join((*result.warnings, *result.shadowed)), look)
+                left = {operation.item.key for operation in result.held}
+                self.left[name] = self.left.get(name, set()) | left
+                self.waiting[name] = self.waiting.get(name, set()) | (left & held)
+                self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(self.left[name])
                 self._repaired(name, backoff, result.operations, who, since)
                 return
 
@@ -219,11 +225,11 @@ class _Watcher:
         self.counters[_metrics.sample("podnet_overlay_last_repair_timestamp_seconds", document=name)] = time.time()
         self.counters[_metrics.sample("podnet_overlay_last_repair_seconds", document=name)] = round(seconds, 3)
 
-    def _trouble(self, name: str, text: str) -> None:
+    def _trouble(self, name: str, text: str, look: str = "") -> None:
         """Tell it once, and again when it is another."""
-        if text and self.told.get(name) != text:
+        if text and self.told.get(look or name) != text:
             _journal.log("document %s: %s" % (name, text), _journal.WARNING, PODNET_DOCUMENT=name)
-        self.told[name] = text
+        self.told[look or name] = text
 
     def _write(self, names: Collection[str], parts: Collection[str]) -> None:
         now = time.monotonic()

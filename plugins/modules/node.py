@@ -237,7 +237,9 @@ def _text(path: str) -> str:
 
 
 def _write(module: AnsibleModule, files: Files) -> None:
-    """Write the files whole, and remove those without text. The digest comes last: it says that the rest is there."""
+    """Write the files whole, and remove those without text. The digest goes first and comes last: it says that the rest is there."""
+    if _package.of_engine(files) and os.path.exists(_package.DIGEST):
+        os.unlink(_package.DIGEST)
     for path in sorted(files, key=lambda path: path == _package.DIGEST):
         try:
             if files[path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import kills
+from tests.kernel import kills, overlays
 from tests.kernel.hosts import Host
 from tests.kernel.test_killed import FOLDERS, files, picture
 from tests.kernel.test_topology import PEERS, everything, node, routes
@@ -276,3 +276,33 @@ def as_0_3_0(underlay: Host) -> None:
     state = json.loads(underlay.run("cat", STATE).stdout)
     old = {**state, "version": 1, "document": document}
     underlay.run("sh", "-c", f"rm -r /etc/podnet-overlay; cat > {STATE} <<'EOF'\n{json.dumps(old)}\nEOF")
+
+
+def test_a_foreign_veth_in_place_of_the_bridge_stays_with_its_other_end() -> None:
+    with overlays.overlay("vxlan", firewall={}) as hosts:
+        node1 = hosts["node1"]
+        node1.module("node", missing=["file:engine"])
+        node1.sh("ip link del cni0; ip link add cni0 type veth peer name cnix; ip link set flannel.1 mtu 1300")
+        applied = node1.run("podnet-overlay apply", check=False)
+        assert (applied.returncode, "link cni0 is there already" in applied.stderr) == (2, True)
+        assert "delete" not in applied.stdout
+        links = {link["ifname"]: link for link in node1.json("ip -j link")}
+        assert {"cni0", "cnix"} <= set(links)
+        assert links["flannel.1"]["mtu"] == 1450
+
+
+def test_one_damaged_unconfirmed_change_does_not_keep_the_documents_from_being_applied() -> None:
+    with overlays.overlay("vxlan", firewall={}) as hosts:
+        node1 = hosts["node1"]
+        node1.module("node", missing=["file:engine"])
+        folder = "/var/lib/podnet-overlay/rollback"
+        for damage in ("{}", "garbage"):
+            node1.sh(f"mkdir -p {folder}; echo '{damage}' >{folder}/other.json; ip link del cni0")
+            applied = node1.run("podnet-overlay apply", check=False)
+            assert (applied.returncode, f"{folder}/other.json" in applied.stderr) == (2, True)
+            assert "cni0" in node1.links()
+
+
+def test_nobody_but_root_can_hold_the_lock() -> None:
+    with overlays.overlay("vxlan", firewall={}) as hosts:
+        assert hosts["node1"].run("stat -c %a /run/podnet-overlay.lock").stdout == "600\n"

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _model, _nft, _node, _package, _state
+from ansible_collections.podnet.overlay.plugins.module_utils import _model, _nft, _node, _package, _rollback, _state
 
 LINKS, DEFAULT, ROUTES = _node.decode((Path(__file__).parent / "data" / "ip.json").read_text(encoding="utf-8"))
 
@@ -207,6 +207,7 @@ def test_the_words_are_the_engines() -> None:
     assert (_node.DOCUMENT_FOLDER, _node.STATE_FOLDER) == (_state.DOCUMENT_FOLDER, _state.STATE_FOLDER)
     assert _node.STATE_VERSIONS == _state.KNOWN_VERSIONS
     assert (_node.ENGINE_DIGEST, _node.UNIT_FOLDER) == (_package.DIGEST, _package.UNITS)
+    assert _node.COMMAND == _rollback.COMMAND
     assert (_node.BOOT_UNIT, _node.WATCH_UNIT) == (_package.BOOT, _package.WATCHER)
 
 
