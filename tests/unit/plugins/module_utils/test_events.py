@@ -12,6 +12,8 @@ import pathlib
 import socket
 import struct
 
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _events
 from ansible_collections.podnet.overlay.plugins.module_utils._events import Interest, Listener, concerns, process_name
 from ansible_collections.podnet.overlay.plugins.module_utils._model import LINKS
 from ansible_collections.podnet.overlay.plugins.module_utils._netlink import Message, attribute
@@ -103,6 +105,13 @@ def test_a_process_that_caused_it_has_a_name_but_not_the_kernel_or_this_one() ->
     assert process_name(1 << 31) == ""
 
 
+@pytest.fixture
+def _no_namespaces(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others on this machine may delete some."""
+    monkeypatch.setattr(_events, "NETNS_FOLDER", str(tmp_path / "netns"))
+
+
+@pytest.mark.usefixtures("_no_namespaces")
 def test_files_of_interest_and_the_end_of_a_run_are_heard(tmp_path: pathlib.Path) -> None:
     ours, other, lock = tmp_path / "ours.conf", tmp_path / "other.conf", tmp_path / "lock"
     interest = Interest(paths=frozenset({str(ours)}))
@@ -126,6 +135,7 @@ def test_files_of_interest_and_the_end_of_a_run_are_heard(tmp_path: pathlib.Path
         assert (heard.parts, heard.run_ended) == (frozenset(), True)
 
 
+@pytest.mark.usefixtures("_no_namespaces")
 def test_more_files_than_the_kernel_remembers_may_have_been_any(tmp_path: pathlib.Path) -> None:
     ours = tmp_path / "ours.conf"
     most = int(pathlib.Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
