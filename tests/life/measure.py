@@ -81,10 +81,11 @@ def items(line):
 
 def settled(item):
     if isinstance(item, list):
-        kept = [settled(each) for each in item if not (isinstance(each, dict) and each.get("family") == "inet6")]
+        told = [each for each in item if each not in ("NO-CARRIER", "M-DOWN")]
+        kept = [settled(each) for each in told if not (isinstance(each, dict) and each.get("family") == "inet6")]
         return sorted(kept, key=json.dumps)
     if not isinstance(item, dict):
-        return "" if item == "NO-CARRIER" else item
+        return item
     return {
         name: settled(value) for name, value in item.items() if name not in VOLATILE and not name.endswith("_timer")
     }

@@ -34,7 +34,7 @@ def test_what_is_undone_again_and_again_is_repaired_with_growing_pauses(node1: M
     try:
         told = node1.sh(FIGHT.format(since=since), timeout=200)
         assert "route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet is undone again" in told
-        assert "it looks like by ip" in told
+        assert "it looks like by ip" in told or "cannot be told" in told  # it has ended by the time one asks
         node1.sh(OTHER)
         assert repairs(node1, "link flannel.ipip", since) == 1
     finally:
