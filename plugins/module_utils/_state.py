@@ -112,6 +112,18 @@ def load(name: str) -> Saved | None:
     Raises:
         Mistakes: it cannot be read, or another release wrote it.
     """
+    found = _load(name)
+    known = _last.get(name)
+    if found is None or found != known:
+        _last[name] = known = found
+    return known
+
+
+_last: dict[str, Saved | None] = {}
+"""What was read last: the watcher reads the same again and again, and to parse it takes longer than to compare it."""
+
+
+def _load(name: str) -> Saved | None:
     name = document_name(name)
     document = read_json(document_path(name), "document")
     path = _state_path(name)

@@ -175,6 +175,8 @@ class _Watcher:
                 backoff.refused(error.refused, time.monotonic())
                 suspected = None
             except (Mistakes, KernelError, OSError) as error:
+                if name not in _state.documents():  # it was torn down just now
+                    return
                 self.counters[failures] = self.counters.get(failures, 0) + 1
                 self._trouble(name, str(error))
                 return

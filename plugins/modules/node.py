@@ -201,7 +201,7 @@ def _units(*, watch: bool, absent: bool) -> list[list[str]]:
     found = []
     for unit, enabled in wanted.items():
         if _node.is_enabled(unit) != enabled:
-            now = ["--now"] if unit == _package.WATCHER else []
+            now = ["--now"] if unit == _package.WATCHER and not enabled else []  # it is restarted in the end
             found.append(["enable" if enabled else "disable", *now, "--quiet", unit])
     return found
 

@@ -171,7 +171,10 @@ def test_a_connected_route_is_missed_where_its_address_is_there_and_the_link_is_
     found = connected(desired, observed)
     interfaces = [ipaddress.IPv4Interface(text) for text in wanted if text in there]
     expected = {str(one.network) for one in interfaces if up and not external and one.network.prefixlen < 32}
-    present = {route.dst for route in others if not route.namespace and route.table == 254 and route.protocol == 2}
+    there_is = [
+        route for route in others if (route.namespace, route.table, route.metric, route.protocol) == ("", 254, 0, 2)
+    ]
+    present = {route.dst for route in there_is}
     assert {route.dst for route in found.values()} == expected - present
     assert all(route.protocol == KERNEL_PROTOCOL and route.dev == "cni0" for route in found.values())
     assert connected(desired, {**observed, **found}) == {}
