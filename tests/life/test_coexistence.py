@@ -159,6 +159,9 @@ def test_teardown_leaves_nothing_of_ours_with_any_of_them(node1: Machine) -> Non
     )
     ours = f"grep -rl podnet {FOLDERS} 2>/dev/null | grep -v /etc/systemd/system; iptables-save | grep podnet"
     assert node1.run(ours).stdout.count("\n") > 5
-    node1.sh("cp -a /etc/podnet-overlay/overlay.json /root; podnet-overlay teardown overlay", timeout=200)
-    assert node1.run(ours).stdout == ""
-    node1.sh("cp -a /root/overlay.json /etc/podnet-overlay/; podnet-overlay apply", timeout=200)
+    node1.sh("cp -a /etc/podnet-overlay/overlay.json /root")
+    try:
+        node1.sh("podnet-overlay teardown overlay", timeout=200)
+        assert node1.run(ours).stdout == ""
+    finally:
+        node1.sh("cp -a /root/overlay.json /etc/podnet-overlay/; podnet-overlay apply", timeout=200)
