@@ -49,6 +49,7 @@ VOLATILE = {
 }
 VOLATILE |= {
     "link",
+    "permaddr",
     "designated_port",
     "id",
     "no",
