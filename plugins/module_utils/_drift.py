@@ -132,10 +132,10 @@ class Backoff:
         }
 
 
-def without(
+def parted(
     operations: Iterable[Operation], held: Collection[Key], foreign: Collection[Key], desired: State, observed: State
-) -> list[Operation]:
-    """The operations that can be carried out while something is left as it is.
+) -> tuple[list[Operation], list[Operation]]:
+    """The operations that can be carried out while something is left as it is, and those that have to wait for it.
 
     Args:
         operations: all of them.
@@ -148,12 +148,13 @@ def without(
     def lacks(place: Key) -> bool:
         return place in foreign or (place not in observed and (place in held or place not in desired))
 
-    return [
-        operation
-        for operation in operations
-        if not {operation.item.key, _other_end(operation.item)} & set(held)
-        and not any(map(lacks, _places(operation.item)))
-    ]
+    possible: list[Operation] = []
+    waiting: list[Operation] = []
+    for operation in operations:
+        item = operation.item
+        waits = item.key in held or _other_end(item) in held or any(map(lacks, _places(item)))
+        (waiting if waits else possible).append(operation)
+    return possible, waiting
 
 
 def _other_end(item: Object) -> Key | None:

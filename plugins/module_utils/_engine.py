@@ -201,7 +201,7 @@ def _exclusively(check: bool) -> contextlib.AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a comparison found out."""
+    """What a comparison found out: all that is desired, wherever was looked, and what has to be done."""
 
     desired: State
     result: Result
@@ -237,6 +237,7 @@ def _compare(
         desired = {**desired, **_as_kernel_has_it(kernel, desired, check)}
     if PROGRAMS in parts:
         desired = {**desired, **_accepts(document, owner, desired, observed)}
+    everywhere = desired  # what undoing needs is kept, wherever one looks
     if EVERYTHING - set(parts):
         desired = {key: item for key, item in desired.items() if _part_of(item) in parts}
     implied = _drift.connected(desired, observed) if owner else {}
@@ -265,18 +266,17 @@ def _compare(
         desired, observed, lambda item: item.key in unwanted or (purge and bool(owner) and owned(item)), restored
     )
     warnings = list(pending)
-    whole = operations
+    left: list[Operation] = []
     if repair:
         blocked = in_the_way(desired, observed, owner, known, adopt)
-        operations = _drift.without(operations, {*held, *blocked}, blocked, desired, observed)
-    left = tuple(item for item in whole if item not in operations)
+        operations, left = _drift.parted(operations, {*held, *blocked}, blocked, desired, observed)
     if document is None and owner:
         reason = _needs_forwarding(kernel, owner, observed)
         kept = [item for item in operations if reason and item.item.key == _FORWARDING.key and item.after]
         operations = [item for item in operations if item not in kept]
         warnings += ["%s stays: %s" % (_FORWARDING.name, reason)] if kept else []
     shadowed = tuple(_drift.shadows(desired, observed)) if owner else ()
-    return _Found(desired, Result(tuple(operations), tuple(warnings), shadowed, left))
+    return _Found(everywhere, Result(tuple(operations), tuple(warnings), shadowed, tuple(left)))
 
 
 def _part_of(item: Object) -> str:

@@ -58,7 +58,7 @@ from ._model import (
     Vxlan,
     sysctl_name,
 )
-from ._netlink import HEADER, attributes
+from ._netlink import HEADER, attribute, attributes, messages
 from ._netns import FOLDER as NETNS_FOLDER
 from ._netns import inside, loopback_alias
 
@@ -69,8 +69,8 @@ class MissingLibrary(RuntimeError):
     """pyroute2 is not there for this interpreter."""
 
 
-def _message_types() -> tuple[Any, Any, Any]:
-    """pyroute2's types of link, address and neighbour messages (0.7.2 and newer).
+def _message_types() -> tuple[Any, Any]:
+    """pyroute2's types of link and address messages (0.7.2 and newer).
 
     Importing ``pyroute2`` runs its ``__init__``, which imports all of its 370 modules: 3 to 6 s on a slow host. The
     message types alone need 20 of them, so the package is entered by its folder while they are imported.
@@ -86,13 +86,12 @@ def _message_types() -> tuple[Any, Any, Any]:
     try:
         from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-        from pyroute2.netlink.rtnl.ndmsg import ndmsg
     except ImportError as error:
         raise MissingLibrary("pyroute2 of %s cannot be used: %s" % (sys.executable, error)) from error
     finally:
         if loaded is None:
             del sys.modules["pyroute2"]
-    return ifinfmsg, ifaddrmsg, ndmsg
+    return ifinfmsg, ifaddrmsg
 
 
 @dataclass(frozen=True)
@@ -361,6 +360,38 @@ def _metrics_mtu(part: bytes, offset: int, end: int) -> int:
     return int(struct.unpack("=I", raw)[0]) if raw else 0
 
 
+# ------------------------------------------------------------------------------------------------ neighbours and forwarding entries
+
+_ENTRY = struct.Struct("=BxxxiHBB")  # linux/neighbour.h: ndmsg
+_NDA_DST, _NDA_LLADDR, _PERMANENT, _SELF = 1, 2, 0x80, 0x02
+
+
+def encode_entry(item: Neighbour | ForwardingEntry, index: int, kind: int, flags: int) -> bytes:
+    """An RTM_NEWNEIGH or RTM_DELNEIGH request (rtnetlink(7)) of a permanent entry; *index* is the device's."""
+    family, own = (socket.AF_INET, 0) if isinstance(item, Neighbour) else (socket.AF_BRIDGE, _SELF)
+    body = _ENTRY.pack(family, index, _PERMANENT, own, 0)
+    body += attribute(_NDA_DST, socket.inet_aton(item.dst))
+    body += attribute(_NDA_LLADDR, bytes.fromhex(item.lladdr.replace(":", "")))
+    return HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body
+
+
+def decode_entries(part: bytes, namespace: str, names: Mapping[int, str]) -> Iterator[Neighbour | ForwardingEntry]:
+    """The permanent IPv4 neighbours, and forwarding entries with an IPv4 destination, of a dump's datagram."""
+    for message in messages(part):
+        if message.kind != _NEWNEIGH:
+            continue
+        family, index, state, _flags, _type = _ENTRY.unpack_from(message.payload)
+        found = attributes(message.payload, _ENTRY.size)
+        dst = found.get(_NDA_DST, b"")
+        if not state & _PERMANENT or len(dst) != 4:
+            continue
+        lladdr = found.get(_NDA_LLADDR, b"").hex(":")
+        if family == socket.AF_INET:
+            yield Neighbour(namespace, names.get(index, "?"), socket.inet_ntoa(dst), lladdr)
+        elif family == socket.AF_BRIDGE:
+            yield ForwardingEntry(namespace, names.get(index, "?"), lladdr, socket.inet_ntoa(dst))
+
+
 # ------------------------------------------------------------------------------------------------ the kernel
 
 _BRIDGE_TIMES = ("ageing_time", "forward_delay", "hello_time", "max_age")  # in hundredths of a second in the kernel
@@ -410,7 +441,7 @@ class Kernel:
     """
 
     def __init__(self) -> None:
-        self._ifinfmsg, self._ifaddrmsg, self._ndmsg = _message_types()
+        self._ifinfmsg, self._ifaddrmsg = _message_types()
         _teach(self._ifinfmsg)
         self._fds = {"": os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
         self._sockets: dict[str, _Socket] = {}
@@ -425,8 +456,6 @@ class Kernel:
             SysctlLine: self._write_sysctl_line,
             Link: self._write_link,
             Address: self._write_address,
-            Neighbour: self._write_neighbour,
-            ForwardingEntry: self._write_forwarding,
         }
 
     def __enter__(self) -> Kernel:  # noqa: PYI034 - typing.Self came with Python 3.11
@@ -493,8 +522,7 @@ class Kernel:
             for part in self._socket(name).dump(_GETROUTE, struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 0, 0, 0, 0, 0)):
                 found += decode_routes(part, name, names[name], tables)
             if entries or any(link.kind == "vxlan" and link.owner for link in links):
-                found += self._neighbours(name, names[name])
-                found += self._forwarding(name, names[name])
+                found += self._entries(name, names[name])
         if rules:
             found += [wall for wall in [read_firewall()] if wall]
         if programs:
@@ -638,25 +666,10 @@ class Kernel:
             else:
                 yield Address(namespace, dev, "%s/%d" % (far, length), "", scope)
 
-    def _neighbours(self, namespace: str, names: Mapping[int, str]) -> Iterator[Neighbour]:
-        for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_INET):
-            if message["state"] & 0x80:  # NUD_PERMANENT
-                yield Neighbour(
-                    namespace,
-                    names.get(message["ifindex"], "?"),
-                    message.get_attr("NDA_DST"),
-                    message.get_attr("NDA_LLADDR"),
-                )
-
-    def _forwarding(self, namespace: str, names: Mapping[int, str]) -> Iterator[ForwardingEntry]:
-        for message in self._decoded(namespace, _GETNEIGH, self._ndmsg, socket.AF_BRIDGE):
-            if message.get_attr("NDA_DST") and message["state"] & 0x80:
-                yield ForwardingEntry(
-                    namespace,
-                    names.get(message["ifindex"], "?"),
-                    message.get_attr("NDA_LLADDR"),
-                    message.get_attr("NDA_DST"),
-                )
+    def _entries(self, namespace: str, names: Mapping[int, str]) -> Iterator[Neighbour | ForwardingEntry]:
+        for family in (socket.AF_INET, socket.AF_BRIDGE):
+            for part in self._socket(namespace).dump(_GETNEIGH, _ENTRY.pack(family, 0, 0, 0, 0)):
+                yield from decode_entries(part, namespace, names)
 
     def sysctl(self, namespace: str, name: str) -> Sysctl | None:
         """A sysctl as it is, or None where the kernel (or the interface) has none of that name."""
@@ -727,7 +740,7 @@ class Kernel:
         """
         done: list[Operation] = []
         for group in _groups(operations):
-            failed = self._routes(group, done) if isinstance(group[0].item, Route) else self._one(group[0], done)
+            failed = self._batch(group, done) if isinstance(group[0].item, _BATCHED) else self._one(group[0], done)
             if failed:
                 raise KernelError(failed[0], failed[1], done)
 
@@ -746,27 +759,32 @@ class Kernel:
                 self._writers[type(operation.item)](operation.inverse, operation.before)
         return operation, failures[0]
 
-    def _routes(self, group: Sequence[Operation], done: list[Operation]) -> tuple[Operation, Failure] | None:
+    def _batch(self, group: Sequence[Operation], done: list[Operation]) -> tuple[Operation, Failure] | None:
         requests = []
         for operation in group:
             try:
-                requests.append(self._route_request(operation, operation.item))
+                requests.append(self._encoded(operation, operation.item))
             except OSError as error:
                 return operation, Failure(error.errno or errno.EIO, error.strerror or "")
         failures = self._socket(group[0].item.namespace).send(requests)  # type: ignore[union-attr]
         for index, operation in enumerate(group):
-            gone = operation.after is None and index in failures and failures[index].code == errno.ESRCH
+            gone = operation.after is None and index in failures and failures[index].code in (errno.ESRCH, errno.ENOENT)
             if index not in failures or gone:  # gone with its device or its source address: as wanted
                 done.append(operation)
                 failures.pop(index, None)
         return next(((group[index], failure) for index, failure in failures.items()), None)
 
-    def _route_request(self, operation: Operation, route: Any) -> bytes:
-        oif = self._index_of(route.namespace, route.dev) if route.dev else 0
+    def _encoded(self, operation: Operation, item: Any) -> bytes:
+        index = self._index_of(item.namespace, item.dev) if item.dev else 0
+        if not isinstance(item, Route):
+            made = operation.after is not None
+            return encode_entry(
+                item, index, _NEWNEIGH if made else _DELNEIGH, _REQUEST | (_CREATE | _REPLACE if made else 0)
+            )
         if operation.after is None:
-            return encode_route(route, oif, _DELROUTE, _REQUEST)
+            return encode_route(item, index, _DELROUTE, _REQUEST)
         return encode_route(
-            route, oif, _NEWROUTE, _REQUEST | _CREATE | (_EXCL if operation.before is None else _REPLACE)
+            item, index, _NEWROUTE, _REQUEST | _CREATE | (_EXCL if operation.before is None else _REPLACE)
         )
 
     def _index_of(self, namespace: str, name: str) -> int:
@@ -1005,33 +1023,20 @@ class Kernel:
             return [failure for failure in failures if failure.code != errno.EADDRNOTAVAIL]
         return self._request(item.namespace, [(_NEWADDR, _CREATE | _REPLACE, message)])
 
-    def _write_neighbour(self, operation: Operation, item: Neighbour) -> list[Failure]:
-        return self._entry(operation, socket.AF_INET, 0, [("NDA_DST", item.dst), ("NDA_LLADDR", item.lladdr)])
 
-    def _write_forwarding(self, operation: Operation, item: ForwardingEntry) -> list[Failure]:
-        return self._entry(
-            operation, socket.AF_BRIDGE, 0x02, [("NDA_LLADDR", item.lladdr), ("NDA_DST", item.dst)]
-        )  # NTF_SELF
-
-    def _entry(self, operation: Operation, family: int, flags: int, attributes: list[tuple[str, Any]]) -> list[Failure]:
-        item = operation.item
-        message = self._ndmsg()
-        message["family"], message["flags"], message["state"] = family, flags, 0x80
-        message["ifindex"] = self._index_of(item.namespace, item.dev)  # type: ignore[union-attr]
-        message["attrs"] = attributes
-        if operation.after is None:
-            failures = self._request(item.namespace, [(_DELNEIGH, 0, message)])  # type: ignore[union-attr]
-            return [failure for failure in failures if failure.code != errno.ENOENT]
-        return self._request(item.namespace, [(_NEWNEIGH, _CREATE | _REPLACE, message)])  # type: ignore[union-attr]
+_BATCHED = (Route, Neighbour, ForwardingEntry)
+"""What a host may have thousands of."""
 
 
 def _groups(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
-    """Runs of route operations of one namespace go in one batch, everything else one by one."""
+    """Runs of such operations of one kind and namespace go in one batch, everything else one by one."""
     group: list[Operation] = []
     for operation in operations:
         item = operation.item
         if group and not (
-            isinstance(item, Route) and isinstance(group[0].item, Route) and item.namespace == group[0].item.namespace
+            isinstance(item, _BATCHED)
+            and type(item) is type(group[0].item)
+            and item.namespace == group[0].item.namespace
         ):
             yield group
             group = []

@@ -1,17 +1,28 @@
-"""The route codec against pyroute2's."""
+"""The codec of routes and entries against pyroute2's."""
 
 from __future__ import annotations
+
+import socket
 
 import pytest
 
 pytest.importorskip("pyroute2")
 
 from ansible_collections.podnet.overlay.plugins.module_utils._kernel import (
+    decode_entries,
     decode_routes,
+    encode_entry,
     encode_route,
 )
-from ansible_collections.podnet.overlay.plugins.module_utils._model import ROUTE_TYPES, Route
+from ansible_collections.podnet.overlay.plugins.module_utils._model import (
+    ROUTE_TYPES,
+    ForwardingEntry,
+    Neighbour,
+    Route,
+)
 from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from .states import routes
@@ -70,3 +81,27 @@ def test_pyroute2_decodes_what_is_encoded_here(route: Route) -> None:
         route.table,
         INDEXES[route.dev],
     )
+
+
+addresses = st.ip_addresses(v=4).map(str)
+macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
+entries = st.one_of(
+    st.builds(Neighbour, st.just("web"), st.sampled_from(sorted(INDEXES)), addresses, macs),
+    st.builds(ForwardingEntry, st.just("web"), st.sampled_from(sorted(INDEXES)), macs, addresses),
+)
+
+
+@given(entries)
+def test_an_entry_is_encoded_byte_for_byte_as_pyroute2_does_and_decoded_to_the_same(
+    entry: Neighbour | ForwardingEntry,
+) -> None:
+    message = ndmsg()
+    neighbour = isinstance(entry, Neighbour)
+    message["header"]["type"], message["header"]["flags"] = 28, 0x401
+    message["family"], message["state"] = (socket.AF_INET if neighbour else socket.AF_BRIDGE), 0x80
+    message["flags"], message["ifindex"] = (0 if neighbour else 2), INDEXES[entry.dev]
+    message["attrs"] = [("NDA_DST", entry.dst), ("NDA_LLADDR", entry.lladdr)]
+    message.encode()
+    encoded = encode_entry(entry, INDEXES[entry.dev], 28, 0x401)
+    assert encoded == bytes(message.data)
+    assert list(decode_entries(encoded, "web", NAMES)) == [entry]
