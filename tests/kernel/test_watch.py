@@ -211,3 +211,17 @@ def test_it_needs_little_memory_and_no_processor_when_nothing_happens(watched: W
     assert ticks() - before <= 1
     # What runs here is a newer pyroute2 than a distribution's, and larger.
     assert int(status()["VmRSS"].split()[0]) < 60_000
+
+
+def test_what_undoing_needs_outlives_looks_at_a_part_of_the_host(underlay: Host) -> None:
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
+    watched = Watched(underlay)
+    try:
+        underlay.sh("nft flush ruleset")
+        watched.repaired()
+        watched.until(lambda: watched.value("repairs_total", document="overlay", kind="firewall") > 0)
+    finally:
+        watched.process.terminate()
+        watched.process.communicate()
+    underlay.module("topology", state="absent", document=None)
+    assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "0\n"
