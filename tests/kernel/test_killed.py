@@ -22,11 +22,18 @@ from ansible_collections.podnet.overlay.plugins.module_utils import _leases
 from tests.kernel import kills
 from tests.kernel.hosts import Host
 from tests.kernel.test_topology import PEERS, everything, node
-from tests.unit.plugins.action.test_plan import Fleet
 
 SOAK = 10 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 1
 FOLDERS = ("/etc/podnet-overlay", "/var/lib/podnet-overlay", "/var/lib/podnet-overlay/rollback")
 KILLS: Counter[str] = Counter()
+
+
+def controller(folder: Path) -> Any:
+    """A fleet with its leases, where all of ansible-core is: a lab machine has but a part."""
+    pytest.importorskip("ansible.errors")
+    from tests.unit.plugins.action.test_plan import Fleet
+
+    return Fleet(folder)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -248,7 +255,7 @@ def test_an_installation_killed_at_the_command_itself_leaves_nothing(underlay: H
 @pytest.mark.parametrize("part", range(SOAK))
 def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int) -> None:
     chance = random.Random(f"{kills.SEED} leases {part}")
-    fleet = Fleet(tmp_path)
+    fleet = controller(tmp_path)
     everyone, known = dict(fleet.variables), 50
     for number in range(20):
         names = chance.sample(sorted(everyone), chance.randint(1, 3))
@@ -269,7 +276,7 @@ def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int)
 
 
 def test_two_plans_at_once_leave_leases_that_both_have_part_in(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = controller(tmp_path)
     everyone = dict(fleet.variables)
     for number in range(6):
         processes = []
@@ -291,7 +298,7 @@ def test_two_plans_at_once_leave_leases_that_both_have_part_in(tmp_path: Path) -
 
 def test_leases_on_a_full_disk_stay_as_they_were(host: Host) -> None:
     host.sh("mount -t tmpfs -o size=12k none /mnt")
-    fleet = Fleet(Path("/mnt"))
+    fleet = controller(Path("/mnt"))
     assert _ended(kills.started(host, fleet.run)) == 0
     before = host.run("cat", str(fleet.leases)).stdout
     assert "node3" in before
