@@ -1,6 +1,6 @@
 # All that an overlay may touch on a host, as text that stays the same while nobody touches it. It comes by its standard output.
-ip -d link | sed 's/^[0-9]*: //; s/ [a-z_]*_timer *[0-9.]*//g'
-ip -d address | sed 's/ valid_lft .*//; s/^[0-9]*: //; s/ [a-z_]*_timer *[0-9.]*//g'
+ip -d link | sed 's/^[0-9]*: //; s/ [a-z_]*_timer *[0-9.]*//g; s/ permaddr [0-9a-f:]*//'
+ip -d address | sed 's/ valid_lft .*//; s/^[0-9]*: //; s/ [a-z_]*_timer *[0-9.]*//g; s/ permaddr [0-9a-f:]*//'
 ip route show table all
 ip rule
 ip neigh show nud permanent
