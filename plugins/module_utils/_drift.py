@@ -33,7 +33,7 @@ KERNEL_PROTOCOL = 2  # rtnetlink(7): RTPROT_KERNEL
 PATIENCE = 5
 """So many repairs of one thing, each soon after the other, are made at once; then whoever undoes it is fought with pauses."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds
-CALM = 10.0
+CALM = 3.0
 """After so many seconds without a repair, or twice the pause, it is no fight any more."""
 
 
@@ -139,20 +139,24 @@ def parted(
 
     Args:
         operations: all of them.
-        held: what is not to be touched; nor is what lives on it, where it is not there.
+        held: what is not to be touched; nor is what lives on it, where it is not as it should be.
         foreign: that of it in whose place something foreign is, on which nothing of ours may live.
         desired: what should be there.
         observed: what is there.
     """
 
+    operations = list(operations)
+    untouched = {
+        item.key for item in (each.item for each in operations) if item.key in held or _other_end(item) in held
+    }
+
     def lacks(place: Key) -> bool:
-        return place in foreign or (place not in observed and (place in held or place not in desired))
+        return place in foreign or place in untouched or (place not in observed and place not in desired)
 
     possible: list[Operation] = []
     waiting: list[Operation] = []
     for operation in operations:
-        item = operation.item
-        waits = item.key in held or _other_end(item) in held or any(map(lacks, _places(item)))
+        waits = operation.item.key in untouched or any(map(lacks, _places(operation.item)))
         (waiting if waits else possible).append(operation)
     return possible, waiting
 

@@ -87,10 +87,11 @@ def test_after_a_calm_time_it_is_repaired_at_once_again() -> None:
     for _time in range(PATIENCE):
         backoff.repaired(KEY, 0.0)
     assert backoff.held(1.0) == {KEY}
-    backoff.forget(CALM + 0.1)
+    calm = max(CALM, 2 * FIRST_PAUSE)
+    backoff.forget(calm + 0.1)
     assert backoff.fights == {}
-    assert backoff.repaired(KEY, CALM + 0.2) is None
-    assert backoff.held(CALM + 0.2) == set()
+    assert backoff.repaired(KEY, calm + 0.2) is None
+    assert backoff.held(calm + 0.2) == set()
 
 
 def test_one_object_does_not_wait_for_another() -> None:
@@ -208,3 +209,12 @@ def test_what_is_held_is_not_touched_nor_is_anything_made_on_what_is_not_there(p
         assert Route("", "10.244.1.0/24", dev="tun") not in [operation.item for operation in left]
     if WEB in held and WEB not in present:
         assert not [operation for operation in left if getattr(operation.item, "namespace", "") == "web"]
+
+
+def test_no_route_is_tried_on_a_link_that_is_down_and_held() -> None:
+    down = Link("web", "eth0", "veth", up=False, options=Veth("veth-web", ""))
+    route = Route("web", "0.0.0.0/0", "10.244.3.1", "eth0")
+    operations = [Operation(down, END), Operation(None, route)]
+    observed = state_of([WEB, PAIR, down])
+    assert parted(operations, {END.key}, (), state_of(ALL), observed) == ([], operations)
+    assert parted(operations, (), (), state_of(ALL), observed) == (operations, [])
