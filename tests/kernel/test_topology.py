@@ -60,7 +60,7 @@ def everything(host: Host) -> str:
     return host.sh(
         "ip -d link | sed 's/gc_timer *[0-9.]*//; s/forward_delay_timer *[0-9.]*//';"
         "ip -4 addr; ip -4 route show table all; ip neigh show nud permanent;"
-        "bridge fdb | grep permanent; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//';"
+        "bridge fdb | grep permanent || true; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//';"
         "ip netns; ls -R /etc/netns 2>/dev/null || true;"
         "sysctl -a 2>/dev/null | grep -E 'forward|accept_redirects' || true; ls /var/lib"
     )

@@ -8,6 +8,8 @@ import pytest
 
 from tests.life.conftest import POD, Machine, record
 
+pytestmark = pytest.mark.soak  # minutes each, and what other tools leave on a host is not ours to compare
+
 INTERVAL = 0.05
 LIMIT = 1.0
 """Seconds without an answer, at most, besides what an emulated machine is silent for when nothing happens to it."""

@@ -14,6 +14,8 @@ import pytest
 
 from tests.life.conftest import HERE, POD, Fleet, Machine, record
 
+pytestmark = pytest.mark.soak  # minutes each
+
 PATIENCE = 420.0
 """Seconds an emulated machine may take to boot, on a busy one."""
 WRITES = """
