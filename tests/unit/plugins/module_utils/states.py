@@ -210,7 +210,7 @@ def clauses(draw: st.DrawFn) -> Clause:
         masquerade=draw(st.none() | masquerade),
         antispoof=draw(st.booleans()),
         pods=pods,
-        ports=tuple(draw(st.lists(mapping, max_size=2))),
+        ports=tuple(draw(st.lists(mapping, max_size=2, unique_by=lambda each: (each.protocol, each.host_port)))),
         policy=draw(st.none() | st.just(tuple(allowed))),
         groups=dict.fromkeys(known, ("10.244.0.9", "10.244.1.9")),
     )
