@@ -9,7 +9,7 @@ VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
 ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 
 QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
-FULL  := molecule-ipip kernel-ipip life labs sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
+FULL  := molecule-ipip kernel-ipip labs sanity units molecule-default importer $(QUICK) $(if $(ROOT),kernel-old) artifact docs changelog
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
 QUICK_PACKAGES := busybox-static containernetworking-plugins dbus git iproute2 iptables iputils-ping kmod netavark nftables python3 python3-venv \
@@ -142,4 +142,4 @@ SHIPPED := $(shell find *.md *.rst LICENSE galaxy.yml changelogs docs inventorie
 $(ARTIFACT): $(VENV) $(SHIPPED)
 	@$(MAKE) --no-print-directory build
 
-.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old
+.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old life
