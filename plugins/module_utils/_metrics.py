@@ -9,6 +9,7 @@ Source: Prometheus' text-based exposition format.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 
@@ -55,7 +56,8 @@ def parse(text: str) -> dict[Sample, float]:
         match = None if line.startswith("#") else _LINE.fullmatch(line)
         if match:
             labels = ((label, _plain(escaped)) for label, escaped in _LABEL.findall(match[2] or ""))
-            found[match[1], tuple(sorted(labels))] = float(match[3])
+            with contextlib.suppress(ValueError):  # no number: not of ours
+                found[match[1], tuple(sorted(labels))] = float(match[3])
     return found
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from ansible_collections.podnet.overlay.plugins.module_utils._metrics import METRICS, parse, render, sample
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 labels = st.dictionaries(st.sampled_from(("document", "kind")), st.text(), max_size=2)
@@ -41,6 +41,7 @@ def test_a_name_with_what_the_format_has_a_meaning_for() -> None:
 
 
 @given(st.text())
+@example("0 :")
 def test_a_file_that_is_no_such_file_is_read_as_far_as_it_is(text: str) -> None:
     try:
         parse(text)
