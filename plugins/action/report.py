@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
         silent = {node: reason for node, reason in ((n, _report.trouble(outcomes[n])) for n in nodes) if reason}
         if len(nodes) < len(hosts):
             strangers = [host for host in hosts if host not in options["probes"]]
-            display.warning(f"not verified, since not planned as part of the overlay: {_some(strangers)}")
+            display.warning(f"not verified, since not planned as part of the overlay: {_report.some(strangers)}")
         display.display(_report.render(rows, silent, options["rows"]))
         result: dict[str, t.Any] = {
             "changed": False,
@@ -55,11 +55,6 @@ class ActionModule(ActionBase):
             return {**result, "rows": [row.data() for row in rows]}
         result["losses"] = [complaint for row in rows for complaint in row.complaints]
         losing = sorted({row.node for row in rows if row.complaints})
-        says = [f"loss from {_some(losing)}"] if losing else []
-        says += [f"no result from {_some(sorted(silent))}"] if silent else []
+        says = [f"loss from {_report.some(losing)}"] if losing else []
+        says += [f"no result from {_report.some(sorted(silent))}"] if silent else []
         return {**result, "failed": True, "msg": f"{result['summary']}: {'; '.join(says)}"}
-
-
-def _some(names: list[str], most: int = 20) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -10,7 +10,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils import _leases, _status_table
+from ..module_utils import _leases, _report, _status_table
 from ..module_utils._model import Mistakes
 
 display = Display()
@@ -53,8 +53,4 @@ class ActionModule(ActionBase):
         if not silent:
             return {"changed": False, **data}
         # Whoever reads has it above already: no need to dump it below once more.
-        more = f" and {len(silent) - _MOST} more" if len(silent) > _MOST else ""
-        return {"changed": False, "failed": True, "msg": f"no status from {', '.join(silent[:_MOST])}{more}"}
-
-
-_MOST = 20
+        return {"changed": False, "failed": True, "msg": f"no status from {_report.some(silent)}"}

@@ -2,13 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files that are the old or the new one at any moment."""
+"""Files that are the old or the new one at any moment, or not there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable
+
+
+def text_of(path: str) -> str:
+    """What a file says, nothing where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def write_atomically(path: str, content: str, mode: int = 0o644) -> None:

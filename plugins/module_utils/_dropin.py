@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._atomic import missing_folders, remove_empty, write_atomically
+from ._atomic import missing_folders, remove_empty, text_of, write_atomically
 from ._model import ALIAS_PREFIX
 
 _MARK = "# " + ALIAS_PREFIX
@@ -32,7 +32,7 @@ class DropIn(NamedTuple):
 
 def read(path: str) -> DropIn | None:
     """The file at *path*, if it is ours."""
-    first, *lines = _text(path).split("\n")
+    first, *lines = text_of(path).split("\n")
     if not first.startswith(_MARK):
         return None
     came = next((line[len(_CAME) :] for line in lines if line.startswith(_CAME)), "")
@@ -78,11 +78,3 @@ def _remove(path: str, there: DropIn | None) -> bool:
         folder = os.path.dirname(folder)
     remove_empty(folders)
     return True
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._atomic import write_atomically
+from ._atomic import text_of, write_atomically
 from ._command import attempt, found, run
 from ._model import ALIAS_PREFIX
 
@@ -52,7 +52,7 @@ def active() -> bool:
 
 
 def _enabled() -> bool:
-    return re.search(r"^ENABLED=[\"']?yes", _text(_CONF), re.MULTILINE | re.IGNORECASE) is not None
+    return re.search(r"^ENABLED=[\"']?yes", text_of(_CONF), re.MULTILINE | re.IGNORECASE) is not None
 
 
 def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:
@@ -69,7 +69,7 @@ def read() -> tuple[list[str], str]:
     """Our rules and whose they are."""
     if not found("ufw"):
         return [], ""
-    block = _BLOCK.search(_text(_BEFORE_RULES))
+    block = _BLOCK.search(text_of(_BEFORE_RULES))
     marked = _user_rules()
     if not block and not any(rule.owner for rule in marked):
         return [], ""
@@ -117,7 +117,7 @@ def _verb(words: str) -> tuple[list[str], list[str]]:
 
 def _write_block(owner: str, lines: list[str]) -> None:
     """Our block in before.rules, at the end of its table filter, and its rules in the running chain."""
-    text = _text(_BEFORE_RULES)
+    text = text_of(_BEFORE_RULES)
     new = _BLOCK.sub("", text)
     if lines:
         mark = ALIAS_PREFIX + owner
@@ -156,7 +156,7 @@ def _live() -> list[str]:
 def _user_rules() -> list[_Rule]:
     """The rules that ufw's commands made, those for IPv4."""
     prefix = "### tuple ### "
-    lines = _text(_USER_RULES).splitlines()
+    lines = text_of(_USER_RULES).splitlines()
     return [_rule(line[len(prefix) :].split()) for line in lines if line.startswith(prefix)]
 
 
@@ -203,11 +203,3 @@ def _marked(line: str, owner: str) -> str:
 
 def _without_mark(line: str) -> str:
     return re.sub(r" -m comment --comment %s\S+" % ALIAS_PREFIX, "", line)
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""

@@ -10,7 +10,6 @@ confirmed the change. After a reboot what is still there is undone before anythi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -19,9 +18,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ._atomic import discard, remove_empty, write_atomically
+from ._atomic import discard, remove_empty
+from ._command import run
 from ._model import Mistakes
-from ._state import STATE_FOLDER, Failed, read_json
+from ._state import STATE_FOLDER, Failed, names_in, prepared, read_json
 
 FOLDER = os.path.join(STATE_FOLDER, "rollback")
 COMMAND = "/usr/local/sbin/podnet-overlay"
@@ -63,22 +63,30 @@ def arm(name: str, document: Mapping[str, Any] | None, timeout: float) -> bool:
     now = before or Pending(name, document, timeout, 0.0, _boot())
     _write(replace(now, timeout=timeout, deadline=_since_boot() + timeout, boot=_boot()))
     try:
-        # It has to outlive the connection that the change may cut, and the login session, which systemd may end with all its processes.
-        subprocess.Popen(
-            [*_DETACHED, COMMAND, "rollback", name]
-            if os.path.isdir("/run/systemd/system")
-            else [COMMAND, "rollback", name],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        _wait_for_it(name)
     except OSError as error:
         if before is None:
             disarm(name)
-        raise Failed("%s does not start (%s): run the role podnet.overlay.node" % (COMMAND, error.strerror)) from error
+        raise Failed(
+            "%s does not start, which would undo an unconfirmed change (%s): run the role podnet.overlay.node"
+            % (COMMAND, error.strerror)
+        ) from error
     return before is None
+
+
+def _wait_for_it(name: str) -> None:
+    """Start what waits, so that it outlives the connection that the change may cut, and the session, whose processes systemd may end."""
+    if os.path.isdir("/run/systemd/system"):
+        run(*_DETACHED, COMMAND, "rollback", name)
+        return
+    subprocess.Popen(
+        [COMMAND, "rollback", name],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def extend(name: str) -> None:
@@ -118,18 +126,11 @@ def pending(name: str) -> Pending | None:
 
 def names() -> list[str]:
     """The documents with unconfirmed changes."""
-    with contextlib.suppress(FileNotFoundError):
-        return sorted(name[:-5] for name in os.listdir(FOLDER) if name.endswith(".json") and not name.startswith("."))
-    return []
+    return sorted(names_in(FOLDER))
 
 
 def _write(change: Pending) -> None:
-    try:
-        write_atomically(_path(change.name), json.dumps(asdict(change)) + "\n", 0o600)
-    except OSError as error:
-        raise Failed(
-            "cannot write %s (%s): make room or make it writable, and run again" % (_path(change.name), error.strerror)
-        ) from error
+    prepared(_path(change.name), json.dumps(asdict(change)) + "\n")()
 
 
 def _path(name: str) -> str:

@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 from . import _firewall
-from ._atomic import discard, prepare
+from ._atomic import discard, prepare, text_of
 from ._model import Key, Mistakes, State, Sysctl, document_name, parse, state_of
 from ._peers import expand, others
 
@@ -187,15 +187,16 @@ def _state_path(name: str) -> str:
 
 def names() -> list[str]:
     """The documents of this host, those of which a run that was killed left only a state too."""
-    return sorted({name for folder in (DOCUMENT_FOLDER, STATE_FOLDER) for name in _names_in(folder)})
+    return sorted({name for folder in (DOCUMENT_FOLDER, STATE_FOLDER) for name in names_in(folder)})
 
 
 def documents() -> list[str]:
     """The documents that the host is brought to."""
-    return sorted(_names_in(DOCUMENT_FOLDER))
+    return sorted(names_in(DOCUMENT_FOLDER))
 
 
-def _names_in(folder: str) -> Iterator[str]:
+def names_in(folder: str) -> Iterator[str]:
+    """The documents that a folder has a file of."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):
             if name.endswith(".json") and not name.startswith("."):
@@ -221,12 +222,12 @@ def begin(before: Saved | None, during: Saved, after: Saved) -> Callable[[], Non
     """
     puts = []
     if before is None or during != before:
-        _written(_state_path(during.name), during.as_json())()
+        prepared(_state_path(during.name), during.as_json())()
     try:
         if before is None or after.document != before.document or not os.path.exists(document_path(after.name)):
-            puts.append(_written(document_path(after.name), render(after.document)))
-        if after != during or _text(_state_path(after.name)) != after.as_json():  # of an older release
-            puts.append(_written(_state_path(after.name), after.as_json()))
+            puts.append(prepared(document_path(after.name), render(after.document)))
+        if after != during or text_of(_state_path(after.name)) != after.as_json():  # of an older release
+            puts.append(prepared(_state_path(after.name), after.as_json()))
     except Failed:
         keep(before, during.name)
         raise
@@ -261,7 +262,7 @@ def keep(saved: Saved | None, name: str) -> None:
     for path in (document_path(name), _state_path(name)):
         discard(path)
     if saved is not None:
-        _written(_state_path(name), saved.as_json())()
+        prepared(_state_path(name), saved.as_json())()
         return
     try:
         for path in (document_path(name), _state_path(name)):
@@ -274,15 +275,12 @@ def keep(saved: Saved | None, name: str) -> None:
             os.rmdir(folder)
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
+def prepared(path: str, text: str) -> Callable[[], None]:
+    """As ``prepare``, for what only root may read.
 
-
-def _written(path: str, text: str) -> Callable[[], None]:
+    Raises:
+        Failed: it cannot be written.
+    """
     try:
         return prepare(path, text, 0o600)
     except OSError as error:

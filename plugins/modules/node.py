@@ -91,7 +91,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _cli, _netns, _node, _package, _rollback, _state
-from ..module_utils._atomic import discard, write_atomically
+from ..module_utils._atomic import discard, text_of, write_atomically
 from ..module_utils._module import python_with_pyroute2
 
 PROTOCOL = f"{_node.OWN_PROTOCOLS[0]}\t{_node.OWN_PROTOCOLS[1]}\n"
@@ -115,7 +115,7 @@ def main() -> None:
     )
     missing, watch = module.params["missing"], module.params["watch"]
     absent = module.params["state"] == "absent"
-    boot = _text(_node.BOOT_FILE)
+    boot = text_of(_node.BOOT_FILE)
     gone = {module.params["name"]} if module.check_mode else set()  # by then, which check mode does not see
     kept = [name for name in _state.names() if name not in gone] if absent else []
     load: list[str] = []
@@ -130,7 +130,7 @@ def main() -> None:
         if "file:engine" in missing:
             after.update(_package.installed())  # what an older release had and this one has not
             after.update(_package.contents(_python(module), systemd=_node.has_systemd()))
-    before = {path: _text(path) for path in after}
+    before = {path: text_of(path) for path in after}
     after = {path: text for path, text in after.items() if text != before[path]}
     units = _units(watch=watch, absent=absent) if "file:engine" in missing or (absent and not kept) else []
 
@@ -226,14 +226,6 @@ def _unused(module: AnsibleModule) -> bool:
         return [link for link in json.loads(out or "[]") if "UP" in link["flags"] or link.get("ifname") != "tunl0"]
 
     return not any(_netns.inside(path, tunnels) for path in _netns.everywhere())
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
 
 
 def _write(module: AnsibleModule, files: Files) -> None:

@@ -155,6 +155,22 @@ def test_a_command_that_does_not_start_arms_nothing(armed: Host) -> None:
     assert not pending(armed)
 
 
+def test_a_systemd_that_starts_nobody_to_wait_arms_nothing(armed: Host) -> None:
+    before = picture(armed)
+    armed.sh(
+        "mkdir -p /run/systemd/system && printf '#!/bin/sh\necho no bus >&2; exit 1\n' >/usr/local/bin/systemd-run"
+    )
+    armed.sh("chmod +x /usr/local/bin/systemd-run")
+    try:
+        answer = change(armed, 30, fails=True)
+    finally:
+        armed.sh("rm -r /run/systemd /usr/local/bin/systemd-run")
+    assert "does not start, which would undo an unconfirmed change" in answer["msg"]
+    assert "no bus" in answer["msg"]
+    assert picture(armed) == before
+    assert not pending(armed)
+
+
 def test_a_boot_undoes_it_before_anything_is_applied(armed: Host) -> None:
     before = picture(armed)
     change(armed, 1000)
