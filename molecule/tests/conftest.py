@@ -29,8 +29,8 @@ bridge vlan show
 nft --stateless list ruleset
 sysctl -a --pattern '^net[.]ipv[46][.](conf|ip_forward|neigh)' 2>/dev/null | grep -v -e stable_secret
 find /etc/netns /etc/modules-load.d /etc/sysctl.d /etc/iproute2 /etc/podnet-overlay /var/lib/podnet-overlay /run/podnet-overlay* \
-    /etc/systemd /etc/NetworkManager /usr/local /run/flannel /etc/cni /etc/docker 2>/dev/null | sort
-find /etc/containers ! -type d ! -name '*.lock' 2>/dev/null | sort
+    /etc/systemd /etc/NetworkManager /usr/local /run/flannel /etc/docker 2>/dev/null | sort
+find /etc/cni /etc/containers ! -type d ! -name '*.lock' 2>/dev/null | sort
 true
 """
 
