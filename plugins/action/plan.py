@@ -99,6 +99,7 @@ class ActionModule(ActionBase):
                 "peers": plan.peers,
                 "groups": plan.groups,
                 "documents": plan.documents,
+                "steps": [] if self._task.check_mode else list(plan.steps),  # what they lead to is what a check shows
                 "probes": plan.probes,
                 "mtus": plan.mtus,
                 "warnings": [*warnings, *plan.warnings],

@@ -20,9 +20,19 @@ from ._readers import LOWEST_MTU
 
 
 def document_of(
-    settings: Settings, node: Node, lease: Lease, underlay: Underlay, facts: Facts, owner: str
+    settings: Settings,
+    node: Node,
+    lease: Lease,
+    underlay: Underlay,
+    facts: Facts,
+    owner: str,
+    also: Settings | None = None,
 ) -> dict[str, Any]:
-    """What one host has to be, in the terms of podnet.overlay.topology. Its size does not depend on the number of nodes."""
+    """What one host has to be, in the terms of podnet.overlay.topology. Its size does not depend on the number of nodes.
+
+    Args:
+        also: with another backend, whose packets are taken too.
+    """
     subnet, length = lease.subnet, lease.subnet.prefixlen
     gateway = str(subnet[1])
     files = _etc(node, lease, facts, gateway)
@@ -37,7 +47,8 @@ def document_of(
             "bridge": {"no_linklocal_learn": True},
         }
     ]
-    links += filter(None, [_tunnel(settings, lease, underlay)])
+    tunnels = {each.tunnel: _tunnel(each, lease, underlay) for each in (settings, also) if each}
+    links += filter(None, tunnels.values())
     if settings.podman:
         links.append(_files.anchor(settings.bridge, lease.mtu or LOWEST_MTU))
     links += [
@@ -89,7 +100,7 @@ def document_of(
             "direct_routing": settings.direct_routing,
             "network": str(settings.network),
         },
-        "firewall": _firewall(settings, node, lease),
+        "firewall": {**_firewall(settings, node, lease), **({"also": _backend(also, lease)} if also else {})},
     }
 
 
@@ -105,9 +116,6 @@ def _sysctls(settings: Settings, node: Node) -> Iterator[dict[str, str]]:
 def _firewall(settings: Settings, node: Node, lease: Lease) -> dict[str, Any]:
     """What may pass on the node. Peers and groups, which are of the whole fleet, are told to all hosts at once."""
     wanted = {pod.name: pod for pod in node.pods}
-    tunnelled: dict[str, Any] = {"local": lease.public_ip, "tunnel": settings.tunnel} if settings.tunnel else {}
-    if settings.backend == "vxlan":
-        tunnelled.update(vni=settings.vni, port=settings.port)
     masquerade = {
         "nodes": settings.masquerade_nodes,
         "except": list(settings.no_masquerade),
@@ -115,12 +123,10 @@ def _firewall(settings: Settings, node: Node, lease: Lease) -> dict[str, Any]:
         "address": node.snat_address,
     }
     return {
-        "backend": settings.backend,
+        **_backend(settings, lease),
         "bridge": settings.bridge,
         "network": str(settings.network),
         "subnet": str(lease.subnet),
-        **tunnelled,
-        "direct_routing": settings.direct_routing,
         "trusted_sources": [dict(source) for source in settings.trusted_sources],
         "masquerade": masquerade if settings.masquerade else None,
         "antispoof": settings.antispoof,
@@ -141,6 +147,14 @@ def _firewall(settings: Settings, node: Node, lease: Lease) -> dict[str, Any]:
         ],
         "policy": None if settings.policy is None else [dict(rule) for rule in settings.policy],
     }
+
+
+def _backend(settings: Settings, lease: Lease) -> dict[str, Any]:
+    """What may come from other nodes."""
+    tunnelled: dict[str, Any] = {"local": lease.public_ip, "tunnel": settings.tunnel} if settings.tunnel else {}
+    if settings.backend == "vxlan":
+        tunnelled.update(vni=settings.vni, port=settings.port)
+    return {"backend": settings.backend, **tunnelled, "direct_routing": settings.direct_routing}
 
 
 def _tunnel(settings: Settings, lease: Lease, underlay: Underlay) -> dict[str, Any] | None:

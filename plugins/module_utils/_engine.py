@@ -310,8 +310,7 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, desired: State, obs
         _foreign.accepts(
             owner,
             network=clause.network,
-            backend=clause.backend,
-            port=clause.port,
+            backends=[(way.backend, way.port) for way in clause.ways],
             links=links,
             uplinks={item.dev for item in routes if item.dev not in links},
         )

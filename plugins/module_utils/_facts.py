@@ -45,6 +45,7 @@ class Facts:
     namespaces: Mapping[str, str] = field(default_factory=dict)
     routes: tuple[Mapping[str, Any], ...] = ()
     carries: Mapping[str, Any] | None = None
+    sends: Mapping[str, Any] | None = None
     resolv_conf: str = ""
     os_family: str = ""
     python: str = ""
@@ -72,6 +73,7 @@ class Facts:
             {item["name"]: item["owner"] for item in result["namespaces"]},
             tuple(result["routes"]),
             result.get("carries"),
+            (result.get("carries") or {}).get("sends"),
             result.get("resolv_conf") or "",
             result["os_family"],
             result["python"],

@@ -139,7 +139,7 @@ def tables(clause: Clause, owner: str) -> Firewall:
     """The tables that a clause asks for."""
     made = _Tables(owner)
     made.family("inet")
-    if clause.tunnel:
+    if clause.tunnels:
         _outer(made, clause)
     _guard(made, clause)
     _forward(made, clause)
@@ -183,6 +183,11 @@ def _outer(made: _Tables, clause: Clause) -> None:
         interval=True,
     )
     made.chain("outer", "filter", "input", _LAST)  # past other programs' rules, which have marks of their own
+    for way in clause.tunnelled:
+        _into_tunnel(made, way)
+
+
+def _into_tunnel(made: _Tables, clause: Clause) -> None:
     if clause.backend == "ipip":
         protocol, local = _payload("ip", "protocol"), _match(_DADDR, clause.local)
         made.rule(
@@ -219,12 +224,12 @@ def _disjoint(subnets: Sequence[str]) -> list[str]:
 def _guard(made: _Tables, clause: Clause) -> None:
     """On what comes out of the tunnel and from the pods, first of all: whose address it bears."""
     made.chain("guard", "filter", "prerouting", _RAW)
-    if clause.tunnel:
-        unpacked = _meta("iifname", clause.tunnel)
+    for tunnel in clause.tunnels:
+        unpacked = _meta("iifname", tunnel)
         made.rule("guard", "no IPv6 out of the tunnel", unpacked, _meta("nfproto", "ipv6"), *_COUNTED_DROP)
         made.rule(
             "guard",
-            "out of %s only from peers, each with its own subnet" % clause.tunnel,
+            "out of %s only from peers, each with its own subnet" % tunnel,
             unpacked,
             _match(_concat(_MARK, _SADDR), "@sources", "!="),
             *_COUNTED_DROP,
@@ -252,14 +257,32 @@ def _forward(made: _Tables, clause: Clause) -> None:
     to_pods = _meta("oifname", clause.bridge)
     if clause.policy is not None:
         _groups_of(made, clause)
-    if clause.tunnel or (clause.masquerade and not clause.masquerade.nodes):
+    if clause.tunnels or (clause.masquerade and not clause.masquerade.nodes):
         made.set("nodes", "ipv4_addr", clause.nodes)
-    if not (clause.tunnel and clause.bridge) and clause.policy is None:
+    if not (clause.tunnels and clause.bridge) and clause.policy is None:
         return
     made.chain("forward", "filter", "forward", _FILTER - 10)
-    if clause.tunnel and clause.bridge:
-        packed = _match(_payload("udp", "dport"), clause.port)
-        if clause.backend == "ipip":
+    if clause.tunnels and clause.bridge:
+        _packed(made, clause)
+        if all(way.tunnel and not way.direct_routing for way in clause.ways):
+            # Unmasqueraded, a pod of another node that asks for a mapped port comes unpacked.
+            elsewhere = _meta("iifname", {"set": [clause.bridge, *clause.tunnels]}, "!=")
+            keeping = any(_keeps_source(clause.masquerade, address) for address in clause.nodes)
+            unmapped = [_match({"&": [_CT_STATUS, "dnat"]}, 0)] if keeping else []
+            of_pods = _match(_SADDR, _prefix(clause.network))
+            purpose = "pods' addresses come by %s only" % " and ".join(clause.tunnels)
+            made.rule("forward", purpose, elsewhere, to_pods, of_pods, *unmapped, *_COUNTED_DROP)
+    if clause.policy is not None:
+        known = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
+        made.rule("forward", "what was let in is answered", to_pods, known, _ACCEPT)
+        made.rule("forward", "isolated pods", to_pods, {"vmap": {"key": _DADDR, "data": "@isolated"}})
+
+
+def _packed(made: _Tables, clause: Clause) -> None:
+    """Who packs a packet is a node."""
+    for way in clause.tunnelled:
+        packed = _match(_payload("udp", "dport"), way.port)
+        if way.backend == "ipip":
             packed = _match(_payload("ip", "protocol"), {"set": [_IPIP, _MPLS]})
         made.rule(
             "forward",
@@ -269,17 +292,6 @@ def _forward(made: _Tables, clause: Clause) -> None:
             packed,
             *_COUNTED_DROP,
         )
-        if not clause.direct_routing:  # unmasqueraded, a pod of another node that asks for a mapped port comes unpacked
-            elsewhere = _meta("iifname", {"set": [clause.bridge, clause.tunnel]}, "!=")
-            keeping = any(_keeps_source(clause.masquerade, address) for address in clause.nodes)
-            unmapped = [_match({"&": [_CT_STATUS, "dnat"]}, 0)] if keeping else []
-            of_pods = _match(_SADDR, _prefix(clause.network))
-            purpose = "pods' addresses come by %s only" % clause.tunnel
-            made.rule("forward", purpose, elsewhere, to_pods, of_pods, *unmapped, *_COUNTED_DROP)
-    if clause.policy is not None:
-        known = _match({"ct": {"key": "state"}}, ["established", "related"], "in")
-        made.rule("forward", "what was let in is answered", to_pods, known, _ACCEPT)
-        made.rule("forward", "isolated pods", to_pods, {"vmap": {"key": _DADDR, "data": "@isolated"}})
 
 
 def _groups_of(made: _Tables, clause: Clause) -> None:

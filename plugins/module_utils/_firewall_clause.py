@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ._model import Mistakes, Reader, Reading, choice, destination, flag, interface_name, ipv4, mac, number, text_of
@@ -72,7 +72,10 @@ class Allow:
 
 @dataclass(frozen=True)
 class Clause:
-    """The ``firewall`` clause of a document, read. ``policy`` None: no isolation."""
+    """The ``firewall`` clause of a document, read. ``policy`` None: no isolation.
+
+    ``also`` is another backend whose packets are taken too, while nodes move from one to the other: its fields of this clause.
+    """
 
     backend: str
     bridge: str = ""
@@ -91,11 +94,26 @@ class Clause:
     ports: tuple[PortMapping, ...] = ()
     policy: tuple[Allow, ...] | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    also: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[Clause, ...]:
+        """The clause for each backend whose packets are taken."""
+        return (self, replace(self, **self.also)) if self.also else (self,)
+
+    @property
+    def tunnelled(self) -> list[Clause]:
+        """The same, once for each tunnel."""
+        return list({way.tunnel: way for way in self.ways if way.tunnel}.values())
+
+    @property
+    def tunnels(self) -> list[str]:
+        return [way.tunnel for way in self.tunnelled]
 
     @property
     def nodes(self) -> list[str]:
         """The underlay's addresses of all nodes."""
-        return sorted({*self.peers.values(), *([self.local] if self.local else [])})
+        return sorted({*self.peers.values(), *(way.local for way in self.ways if way.local)})
 
 
 def group_name(value: Any) -> str:
@@ -128,7 +146,9 @@ _READERS: dict[str, Reader] = {
     "direct_routing": flag,
     "antispoof": flag,
 }
-_LISTS = ("peers", "trusted_sources", "masquerade", "pods", "ports", "policy", "groups")
+_LISTS = ("peers", "trusted_sources", "masquerade", "pods", "ports", "policy", "groups", "also")
+_OF_BACKEND = {"backend": "", "local": "", "tunnel": "", "vni": 1, "port": 8472, "direct_routing": False}
+"""What is another's with another backend, and what it is where it is not said."""
 _MASQUERADE: dict[str, Reader] = {"nodes": flag, "random_fully": flag, "address": ipv4}
 _POD: dict[str, Reader] = {
     "name": text_of,
@@ -174,14 +194,30 @@ def read(raw: Any) -> Clause:
         ports=tuple(_rows(reading, "ports", clause.get("ports", []), _PORT, PortMapping, tuple(_PORT)[:5])),
         policy=tuple(_policy(reading, clause["policy"])) if "policy" in clause else None,
         groups=_groups(reading, clause.get("groups", {})),
+        also=_also(reading, clause["also"]) if "also" in clause else {},
     )
     if reading.mistakes:
         raise Mistakes(reading.mistakes)
     found = Clause(**fields)
-    mistakes = [*_untrusted(found), *_doubled(found.ports), *_unknown_groups(found)]
+    mistakes = [*_untrusted(found), *_doubled(found.ports), *_unknown_groups(found), *_one_tunnel(found)]
     if mistakes:
         raise Mistakes(mistakes)
     return found
+
+
+def _also(reading: Reading, raw: Any) -> dict[str, Any]:
+    row = reading.mapping("firewall: also", raw, tuple(_OF_BACKEND), ("backend",))
+    fields = {**_OF_BACKEND, **reading.fields("firewall: also", row, _READERS)}
+    needed = () if fields["backend"] == "host-gw" else ("local", "tunnel")
+    reading.mistakes += ["firewall: also: %s is missing" % name for name in needed if not fields[name]]
+    return fields
+
+
+def _one_tunnel(clause: Clause) -> Iterator[str]:
+    """Two backends by one device, which is of one kind only."""
+    kinds = {(way.backend, way.vni, way.port) for way in clause.ways if way.tunnel}
+    if len(kinds) > len(clause.tunnels):
+        yield "firewall: also: tunnel %s is of another backend already" % clause.tunnel
 
 
 def _peers(reading: Reading, raw: Any) -> dict[str, str]:

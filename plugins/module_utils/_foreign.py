@@ -15,7 +15,7 @@ Nothing else of theirs is touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
@@ -36,16 +36,30 @@ def active() -> list[str]:
 
 
 def accepts(
-    owner: str, *, network: str, backend: str, port: int | None, links: Collection[str], uplinks: Collection[str]
+    owner: str,
+    *,
+    network: str,
+    backends: Sequence[tuple[str, int]],
+    links: Collection[str],
+    uplinks: Collection[str],
 ) -> list[Accept]:
     """What the programs that are in force on this host now have to be told.
 
     Firewalls let pass the network both ways, and to this node the tunnel's packets. What pods send to the node itself is
     the operator's to let in, as it is with Flannel. The others leave *links* alone, which are the overlay's, and the overlay's
     routes through *uplinks*, which are not.
+
+    Args:
+        backends: each backend whose packets are taken, and its UDP port.
     """
     told = {
-        program: _PROGRAMS[program].rules(network=network, backend=backend, port=port, links=links, uplinks=uplinks)
+        program: {
+            rule
+            for backend, port in backends
+            for rule in _PROGRAMS[program].rules(
+                network=network, backend=backend, port=port, links=links, uplinks=uplinks
+            )
+        }
         for program in active()
     }
     return [Accept(program, tuple(sorted(rules)), owner) for program, rules in told.items() if rules]

@@ -257,7 +257,21 @@ def carried_by_document(document: Facts) -> Facts | None:
             address = first["address"] if isinstance(first, dict) else first
             pods[peer["namespace"]] = str(ipaddress.IPv4Interface(address).ip)
     carried = {key: peers.get(key) for key in ("network", "public_ip", "backend")}
-    return {**carried, "subnet": str(ipaddress.IPv4Network(str(peers["subnet"]))), "pods": pods}
+    subnet = str(ipaddress.IPv4Network(str(peers["subnet"])))
+    return {**carried, "subnet": subnet, "pods": pods, "sends": _sending(document, peers)}
+
+
+def _sending(document: Facts, peers: Facts) -> Facts:
+    """By which backend the host sends, and what tells that one from others of its kind."""
+    links: list[Facts] = document.get("links") or []
+    vxlan = next((link.get("vxlan") or {} for link in links if link["name"] == peers.get("dev")), {})
+    return {
+        "backend": peers.get("backend"),
+        "tunnel": peers.get("dev"),
+        "direct_routing": bool(peers.get("direct_routing")),
+        "vni": vxlan.get("id"),
+        "port": vxlan.get("port"),
+    }
 
 
 def carried_by_links(

@@ -26,6 +26,7 @@ from ._facts import Facts, Underlay, fit, mistakes_of, obstacle, off_link, under
 from ._inventory import Inventory, Network, Node, Settings
 from ._leases import Lease, Leases, overlaps
 from ._model import Mistakes
+from ._moves import steps
 from ._probes import probes
 from ._shares import (
     allocate,
@@ -52,6 +53,8 @@ class Plan:
     peers: str
     groups: str
     documents: Mapping[str, Mapping[str, Any]]
+    steps: Sequence[Mapping[str, Mapping[str, Any]]]
+    """The documents that a fleet has in turn before these, while it moves to another backend."""
     probes: Mapping[str, Sequence[Mapping[str, Any]]]
     mtus: Mapping[str, int]
     warnings: tuple[str, ...]
@@ -193,6 +196,7 @@ def plan(
             name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner)
             for name in underlays
         },
+        steps(settings, nodes, new, underlays, facts, owner),
         probes(new, underlays),
         mtus,
         tuple(warnings),

@@ -225,8 +225,9 @@ routes:
   sample: [{dst: 10.244.0.0/24, via: null, dev: cni0, protocol: kernel, metric: 0}]
 carries:
   description:
-    - What the host carries already, from its saved state, else from the links that the document owns, then without
-      pods. None if it carries nothing.
+    - What the host carries already, from its saved state, else from the links that the document owns, then without pods and
+      C(sends). None if it carries nothing.
+    - C(sends) says by which backend the host sends.
   type: dict
   returned: success
   sample:
@@ -235,6 +236,7 @@ carries:
     public_ip: 198.51.100.11
     backend: ipip
     pods: {web: 10.244.0.2}
+    sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni: null, port: null}
 pods:
   description:
     - The document's own namespaces in which processes run, with their number, and the ports of O(bridge) that are not the

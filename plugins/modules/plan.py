@@ -265,6 +265,16 @@ documents:
           - {pod: web, address: 10.244.0.2, port: 80, protocol: tcp, host_port: 8080, host_address: null}
         policy:
           - {to: database, from: web, network: null, protocol: tcp, ports: ["5432"]}
+steps:
+  description:
+    - The RV(documents) that all hosts have in turn before those, where C(overlay_backend) or C(overlay_direct_routing) has changed:
+      first each takes both and sends as before, then each sends by the new one. So no packet is lost in between.
+    - Empty where nothing of that has changed, where both cannot be on a host at a time, and in check mode.
+  type: list
+  elements: dict
+  returned: success and O(state=present) or O(state=removed)
+  version_added: 0.4.0
+  sample: []
 probes:
   description:
     - For each host of the play the O(podnet.overlay.ping#module:probes) that prove the overlay. All pairs of pods on

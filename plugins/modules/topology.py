@@ -97,6 +97,8 @@ options:
             of vxlan, C(bridge), C(network), C(subnet) (this node's). C(peers) maps each other node's subnet to its address; those of
             O(peers) are added. From C(tunnel) only packets of peers are taken, each with a source in its own subnet; with
             C(direct_routing) they may come without it. Both are those of C(peers) if not given.
+          - C(also), another backend whose packets are taken too, with C(backend), C(local), C(tunnel), C(vni), C(port) and
+            C(direct_routing), for nodes that move from one to the other.
           - C(trusted_sources), hosts that are no nodes, each with C(address) and the C(subnets) that it may send from.
           - C(masquerade) with C(nodes), C(except) (networks), C(random_fully) and C(address) (a fixed source). Without it nothing is
             masqueraded.

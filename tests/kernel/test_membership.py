@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.kernel.hosts import Host
 from tests.kernel.test_playbooks import UNREACHABLE, Fleet, Run, fleet_of, pods, told
+from tests.kernel.test_topology import routes
 
 EVERYWHERE = {f"10.244.{number}.0/24" for number in range(3)}
 BOTH = {"10.244.0.0/24", "10.244.1.0/24"}
@@ -202,6 +208,59 @@ def test_a_change_moves_node_by_node_past_one_that_does_not_answer(trio: Fleet) 
     assert (done.changed["node1"], done.changed["node3"]) == (2, 1)  # the first writes the leases too
     order = re.findall(r"^(?:PLAY \[Converge|changed: \[node[13])", done.out, re.MULTILINE)
     assert order[1:] == ["PLAY [Converge", "changed: [node1", "PLAY [Converge", "PLAY [Converge", "changed: [node3"]
+
+
+TRAIN = Path(__file__).parents[1] / "bench" / "train.py"
+
+
+@contextmanager
+def train(fleet: Fleet) -> Iterator[dict[str, Any]]:
+    """Pings from the pod of node1 to that of node2, 50 a second, and what became of them."""
+    words = ["ip", "netns", "exec", "web", sys.executable, str(TRAIN), "0.02", pods(fleet)["node2"]]
+    process = fleet.hosts["node1"].popen(*words, stdin=subprocess.PIPE)
+    became: dict[str, Any] = {}
+    time.sleep(0.5)
+    yield became
+    time.sleep(0.5)
+    became.update(json.loads(process.communicate("", timeout=30)[0]))
+
+
+def essence(host: Host) -> tuple[Any, ...]:
+    """What does not differ from one making of an overlay to the next."""
+    rules = host.sh("nft list ruleset | sed 's/counter packets.*bytes [0-9]*//'; cat /etc/podnet-overlay/overlay.json")
+    return host.links(), routes(host), mtu(host), rules
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"overlay_backend": "vxlan"}, {"overlay_backend": "host-gw"}),
+        ({"overlay_backend": "host-gw"}, {"overlay_backend": "vxlan"}),
+        ({"overlay_backend": "vxlan"}, {"overlay_backend": "vxlan", "overlay_direct_routing": True}),
+        ({"overlay_backend": "vxlan"}, {"overlay_backend": "vxlan", "overlay_vni": 7, "overlay_port": 4789}),
+    ],
+    ids=["to host-gw", "to vxlan", "to direct routing", "to another vxlan"],
+)
+def test_a_fleet_moves_to_another_backend_node_by_node_and_no_packet_is_lost(
+    pair: Fleet, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    made: dict[str, Any] = {}
+    for group in (after, before):
+        pair.group.update({"overlay_serial": 1, "overlay_direct_routing": False, "overlay_vni": 1, **group})
+        pair.works("overlay")
+        made = made or {name: essence(host) for name, host in pair.hosts.items()}
+        if group is after:
+            pair.works("teardown")
+    pair.group.update(after)
+    shown = pair.works("overlay", "--check", "--diff")
+    with train(pair) as became:
+        moved = pair.works("overlay", "--diff")
+    assert len(became["answered"]) == became["sent"] > 100
+    assert {name: essence(host) for name, host in pair.hosts.items()} == made
+    assert moved.out.count("PLAY [Send by the new backend]") == len(pair.hosts)  # node by node
+    assert re.search(r"PLAY \[Send by the new backend\] \*+\nskipping: no hosts matched", shown.out)
+    assert told(shown)
+    assert not any(pair.works("overlay").changed.values())
 
 
 def test_a_limited_teardown_touches_nobody_else(pair: Fleet) -> None:

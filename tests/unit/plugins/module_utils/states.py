@@ -198,13 +198,16 @@ def clauses(draw: st.DrawFn) -> Clause:
         st.integers(1, 65535),
         st.none() | ipv4s,
     )
+    local = draw(ipv4s)
+    another = draw(st.none() | st.sampled_from(sorted(set(tunnels) - {backend})))
     return Clause(
         backend,
         "cni0",
         "10.244.0.0/16",
         "10.244.0.0/24",
-        draw(ipv4s) if tunnels[backend] else "",
+        local if tunnels[backend] else "",
         tunnels[backend],
+        also={"backend": another, "local": local, "tunnel": tunnels[another]} if another else {},
         peers=draw(st.dictionaries(st.sampled_from(("10.244.1.0/24", "10.244.2.0/24")), ipv4s)),
         trusted_sources=tuple(draw(st.lists(trusted, max_size=1))),
         masquerade=draw(st.none() | masquerade),

@@ -151,6 +151,20 @@ def test_a_peer_that_sees_the_pods_addresses_answers_under_its_own(masquerade: A
     assert ({"concat": [0xC0000201, "192.0.2.1"]} in found) == own
 
 
+def test_what_two_backends_bring_is_judged_as_strictly_as_what_each_brings_alone() -> None:
+    """But for packets that come unpacked, which one of them may bring."""
+    vxlan = {"backend": "vxlan", "local": "198.51.100.11", "tunnel": "flannel.1", "vni": 1, "port": 8472}
+    peers = {"10.244.1.0/24": "192.0.2.1"}
+    one, other = desired(CLAUSE, OWNER, peers), desired({**CLAUSE, **vxlan}, OWNER, peers)
+    both = desired({**CLAUSE, "also": vxlan}, OWNER, peers)
+    unpacked = "pods' addresses come by flannel"
+    told = {line for wall in (one, other) for line in lines(wall) if unpacked not in line}
+    assert {line for line in lines(both) if unpacked not in line} == told
+    assert [line for line in lines(both) if unpacked in line]
+    direct = desired({**CLAUSE, "also": {"backend": "host-gw"}}, OWNER, peers)
+    assert set(lines(direct)) == {line for line in lines(one) if unpacked not in line}
+
+
 def test_a_changed_udp_mapping_is_told_apart_from_the_others() -> None:
     def wall(*ports: dict[str, Any]) -> Firewall:
         return desired({**CLAUSE, "ports": list(ports)}, OWNER, {})
@@ -188,6 +202,12 @@ def test_a_changed_udp_mapping_is_told_apart_from_the_others() -> None:
         (
             {"policy": [{"to": "x", "protocol": "tcp", "ports": ["90-80"]}], "groups": {"x": []}},
             "ends before it begins",
+        ),
+        ({"also": {"backend": "gre"}}, "also: backend: 'gre' is none of"),
+        ({"also": {"backend": "vxlan", "local": "198.51.100.11"}}, "also: tunnel is missing"),
+        (
+            {"also": {"backend": "vxlan", "local": "198.51.100.11", "tunnel": "flannel.ipip"}},
+            "tunnel flannel.ipip is of another backend already",
         ),
         ({"nft": [{"table": {"family": "inet", "name": "others"}}]}, "no listing of the tables podnet_overlay"),
     ],

@@ -68,9 +68,8 @@ def wanted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], set[str]]:
     def told(program: str, backend: str) -> set[str]:
         for name, module in _foreign._PROGRAMS.items():
             monkeypatch.setattr(module, "active", lambda name=name: name == program)
-        port = 8472 if backend == "vxlan" else None
         (accept,) = _foreign.accepts(
-            "overlay", network="10.244.0.0/16", backend=backend, port=port, links=["cni0"], uplinks=[]
+            "overlay", network="10.244.0.0/16", backends=[(backend, 8472)], links=["cni0"], uplinks=[]
         )
         assert (accept.program, accept.owner, accept.rules) == (program, "overlay", tuple(sorted(accept.rules)))
         return set(accept.rules)
@@ -174,7 +173,7 @@ def test_nothing_is_started_where_none_of_them_is_there(monkeypatch: pytest.Monk
     monkeypatch.setattr(subprocess, "run", started)
     assert list(_foreign.read()) == []
     assert (
-        _foreign.accepts("overlay", network="10.244.0.0/16", backend="ipip", port=None, links=["cni0"], uplinks=[])
+        _foreign.accepts("overlay", network="10.244.0.0/16", backends=[("ipip", 8472)], links=["cni0"], uplinks=[])
         == []
     )
 

@@ -110,12 +110,22 @@ def test_a_saved_document_says_what_is_carried() -> None:
             "peer": {"name": "eth0", "namespace": "db", "addresses": [{"address": "10.244.0.3"}]},
         },
     ]
-    assert _node.carried_by_document({"peers": peers, "links": links}) == {
+    carried = {
         "network": "10.244.0.0/16",
         "subnet": "10.244.0.0/24",
         "public_ip": "198.51.100.11",
         "backend": "ipip",
         "pods": {"web": "10.244.0.2", "db": "10.244.0.3"},
+    }
+    by_ipip = {"backend": "ipip", "tunnel": None, "direct_routing": False, "vni": None, "port": None}
+    assert _node.carried_by_document({"peers": peers, "links": links}) == {**carried, "sends": by_ipip}
+    links += [{"name": f"flannel.{vni}", "kind": "vxlan", "vxlan": {"id": vni, "port": 8472}} for vni in (1, 2)]
+    peers.update(backend="vxlan", dev="flannel.2", direct_routing=True)
+    by_vxlan = {"backend": "vxlan", "tunnel": "flannel.2", "direct_routing": True, "vni": 2, "port": 8472}
+    assert _node.carried_by_document({"peers": peers, "links": links}) == {
+        **carried,
+        "backend": "vxlan",
+        "sends": by_vxlan,
     }
     assert _node.carried_by_document({}) is None
 

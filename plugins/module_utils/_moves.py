@@ -1,0 +1,84 @@
+# Copyright (c) 2026, podnet.overlay contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From one backend to another while pods talk: every node takes what either brings before the first one sends by the new. Pure.
+
+Two nodes of different backends do not hear each other. So a fleet moves in three steps, each node by node if that is asked for:
+all take both and send as before; all send by the new one; all forget the former one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ._documents import document_of
+from ._facts import Facts, Underlay
+from ._inventory import Node, Settings
+from ._leases import Lease
+from ._readers import OVERHEAD
+
+Documents = dict[str, dict[str, object]]
+
+
+class Way(NamedTuple):
+    """How a node sends; only what counts with its backend is there."""
+
+    backend: str
+    tunnel: str = ""
+    direct_routing: bool = False
+    vni: int = 0
+    port: int = 0
+
+
+def way_of(backend: str, tunnel: str | None, direct_routing: object, vni: int | None, port: int | None) -> Way:
+    """How a node sends, by what its settings or its document say."""
+    if backend == "host-gw":
+        return Way(backend)
+    if backend == "ipip":
+        return Way(backend, tunnel or "", bool(direct_routing))
+    return Way(backend, tunnel or "", bool(direct_routing), vni or 0, port or 0)
+
+
+def steps(
+    settings: Settings,
+    nodes: Mapping[str, Node],
+    leases: Mapping[str, Lease],
+    underlays: Mapping[str, Underlay],
+    facts: Mapping[str, Facts],
+    owner: str,
+) -> tuple[Documents, ...]:
+    """The documents of the steps before the last, which is each node's own document without another backend.
+
+    None where no node sends by another backend, nor where nodes send by several others or cannot have both at a time, since
+    a link is of one kind.
+    """
+    new = way_of(settings.backend, settings.tunnel, settings.direct_routing, settings.vni, settings.port)
+    sending = {name: way_of(**sends) for name in underlays if (sends := facts[name].sends)}
+    others = set(sending.values()) - {new}
+    if len(others) != 1:
+        return ()
+    old = others.pop()
+    if old.tunnel and old.tunnel == new.tunnel and old._replace(direct_routing=new.direct_routing) != new:
+        return ()
+    former = dataclasses.replace(
+        settings,
+        backend=old.backend,
+        tunnel=old.tunnel or None,
+        direct_routing=old.direct_routing,
+        vni=old.vni or settings.vni,
+        port=old.port or settings.port,
+    )
+
+    def documents(ready: bool) -> Documents:
+        made = {}
+        for name, underlay in underlays.items():
+            by, also = (settings, former) if ready or sending.get(name) == new else (former, settings)
+            most = underlay.mtu - OVERHEAD[former.backend]
+            lease = dataclasses.replace(leases[name], mtu=min(leases[name].mtu or most, most))
+            made[name] = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
+        return made
+
+    return documents(ready=False), documents(ready=True)

@@ -1,0 +1,141 @@
+"""A fleet moves to another backend, and at no point a node sends what another one does not take."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _firewall_clause, _inventory, _node, _plan
+from ansible_collections.podnet.overlay.plugins.module_utils._facts import Facts
+from ansible_collections.podnet.overlay.plugins.module_utils._moves import Way, way_of
+
+from . import fleet
+
+BACKENDS: dict[str, dict[str, Any]] = {
+    "ipip": {"overlay_backend": "ipip"},
+    "ipip with direct routing": {"overlay_backend": "ipip", "overlay_direct_routing": True},
+    "vxlan": {"overlay_backend": "vxlan"},
+    "vxlan with direct routing": {"overlay_backend": "vxlan", "overlay_direct_routing": True},
+    "another vxlan": {"overlay_backend": "vxlan", "overlay_vni": 7, "overlay_port": 4789},
+    "host-gw": {"overlay_backend": "host-gw"},
+}
+Documents = Mapping[str, Mapping[str, Any]]
+
+
+def planned(variables: Mapping[str, Any], before: Documents | None = None, count: int = 3) -> _plan.Plan:
+    """The plan of a fleet that has the documents of before."""
+    carried = {name: _node.carried_by_document(dict(document)) for name, document in (before or {}).items()}
+    facts = {
+        name: Facts.of(fleet.answer(number, carries=carried.get(name)))
+        for number, name in enumerate(fleet.variables(count), 1)
+    }
+    inventory = _inventory.read("overlay", fleet.variables(count, overlay_network="10.244.0.0/16", **variables))
+    return _plan.plan(inventory, None, facts)
+
+
+def sends(document: Mapping[str, Any]) -> Way:
+    carried = _node.carried_by_document(dict(document))
+    assert carried is not None
+    return way_of(**carried["sends"])
+
+
+def takes(document: Mapping[str, Any]) -> set[Way]:
+    """By rules and by links."""
+    clause = _firewall_clause.read(document["firewall"])
+    links = {link["name"]: link for link in document["links"]}
+    found = set()
+    for way in clause.ways:
+        here = Way(*way_of(way.backend, way.tunnel, way.direct_routing, way.vni, way.port))
+        if here.tunnel:
+            link = links[here.tunnel]
+            assert link["kind"] == here.backend
+            assert here.backend != "vxlan" or (link["vxlan"]["id"], link["vxlan"]["port"]) == (here.vni, here.port)
+        found.add(here)
+    return found
+
+
+def hears(sender: Way, receiver: set[Way]) -> bool:
+    """Whether a node takes what another sends: to a peer on its own subnet unpacked, with direct routing."""
+    unpacked = any(way.direct_routing or way.backend == "host-gw" for way in receiver)
+    packed = {way._replace(direct_routing=False) for way in receiver}
+    return unpacked if sender.direct_routing or sender.backend == "host-gw" else sender in packed
+
+
+MOVES = list(itertools.permutations(BACKENDS, 2))
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_at_no_point_of_a_move_a_node_sends_what_another_does_not_take(old: str, new: str) -> None:
+    before = planned(BACKENDS[old]).documents
+    plan = planned(BACKENDS[new], before)
+    stages = [before, *plan.steps, plan.documents]
+    assert len(stages) == 4
+    for earlier, later in itertools.pairwise(stages):
+        for one, other in itertools.permutations(before, 2):
+            for sender, receiver in itertools.product((earlier[one], later[one]), (earlier[other], later[other])):
+                assert hears(sends(sender), takes(receiver)), (old, new, one, other)
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_pods_have_the_smaller_mtu_while_both_are_taken(old: str, new: str) -> None:
+    before = planned(BACKENDS[old]).documents
+    plan = planned(BACKENDS[new], before)
+    least = min(before["node1"]["links"][0]["mtu"], plan.documents["node1"]["links"][0]["mtu"])
+    assert {link["mtu"] for step in plan.steps for link in step["node1"]["links"]} == {least}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_who_moves_nowhere_takes_no_steps(backend: str) -> None:
+    assert planned(BACKENDS[backend]).steps == ()
+    assert planned(BACKENDS[backend], planned(BACKENDS[backend]).documents).steps == ()
+
+
+def test_another_mtu_subnet_or_pod_is_no_move() -> None:
+    before = planned({}).documents
+    assert planned({"overlay_mtu": 1400, "overlay_subnet_len": 24, "overlay_antispoof": False}, before).steps == ()
+
+
+def test_a_run_that_was_interrupted_goes_on_and_nobody_goes_back() -> None:
+    old = planned(BACKENDS["ipip"]).documents
+    plan = planned(BACKENDS["vxlan"], old)
+    half = {**plan.steps[0], "node1": plan.steps[1]["node1"]}
+    again = planned(BACKENDS["vxlan"], half)
+    assert again.steps[0]["node1"] == plan.steps[1]["node1"]
+    assert again.steps[0]["node2"] == plan.steps[0]["node2"]
+    assert again.steps[1] == plan.steps[1]
+    assert planned(BACKENDS["vxlan"], plan.steps[1]).steps == ()  # all send by it already: only the last is left
+
+
+def test_a_new_node_takes_both_and_sends_as_the_others_do() -> None:
+    before = planned(BACKENDS["vxlan"], count=2).documents
+    steps = planned(BACKENDS["ipip"], before, count=3).steps
+    assert [sends(step["node3"]).backend for step in steps] == ["vxlan", "ipip"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"overlay_tunnel": "pods"}, {"overlay_tunnel": "pods", "overlay_backend": "vxlan"}),
+        ({"overlay_backend": "vxlan"}, {"overlay_backend": "vxlan", "overlay_port": 4789}),
+    ],
+    ids=["another kind", "another port"],
+)
+def test_a_link_cannot_be_of_two_kinds_so_the_move_is_made_at_once(first: dict[str, Any], then: dict[str, Any]) -> None:
+    assert planned(then, planned(first).documents).steps == ()
+
+
+def test_nodes_of_three_backends_move_at_once() -> None:
+    mixed = {
+        **planned(BACKENDS["vxlan"]).documents,
+        "node1": planned(BACKENDS["host-gw"]).documents["node1"],
+    }
+    assert planned(BACKENDS["ipip"], mixed).steps == ()
+
+
+def test_a_host_that_lost_its_document_is_no_reason_for_steps() -> None:
+    carried = {"network": "10.244.0.0/16", "subnet": "10.244.0.0/24", "backend": "vxlan", "pods": {}}
+    facts = {"node1": Facts.of(fleet.answer(1, carries=carried))}
+    inventory = _inventory.read("overlay", fleet.variables(1, overlay_network="10.244.0.0/16"))
+    assert _plan.plan(inventory, None, facts).steps == ()
