@@ -267,8 +267,8 @@ documents:
           - {to: database, from: web, network: null, protocol: tcp, ports: ["5432"]}
 steps:
   description:
-    - The RV(documents) that all hosts have in turn before those, where C(overlay_backend) or C(overlay_direct_routing) has changed:
-      first each takes both and sends as before, then each sends by the new one. So no packet is lost in between.
+    - The RV(documents) that all hosts have in turn before those, where C(overlay_backend) or C(overlay_direct_routing) has changed.
+      First each takes what both bring and sends as before, then each sends by the new one. So no packet is lost in between.
     - Empty where nothing of that has changed, where both cannot be on a host at a time, and in check mode.
   type: list
   elements: dict
