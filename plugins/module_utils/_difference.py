@@ -291,6 +291,8 @@ def _device(item: Object) -> Key:
     """The key of the link that an object lives on."""
     if isinstance(item, (Address, Route, Neighbour, ForwardingEntry)) and item.dev:
         return ("link", item.namespace, item.dev)
+    if isinstance(item, Sysctl) and interface_of(item.name):
+        return ("link", item.namespace, interface_of(item.name))
     return ()
 
 

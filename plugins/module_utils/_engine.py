@@ -365,7 +365,7 @@ def _carry_out(
         _perform(kernel, operations)
         return
     now = saved or Saved(owner, {})
-    before = _before(operations, saved)
+    before = _before(kernel, operations, saved)
     files = [path for path in map(_path_of, (operation.after for operation in operations)) if path]
     made = [folder for path in files for folder in missing_folders(path)]
     folders = tuple(dict.fromkeys([*now.folders, *made]))
@@ -437,15 +437,18 @@ def _failure_text(error: KernelError, left: list[str]) -> str:
     )
 
 
-def _before(operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysctl, ...]:
-    """Each sysctl's value from before its first change.
+def _before(kernel: Kernel, operations: Sequence[Operation], saved: Saved | None) -> tuple[Sysctl, ...]:
+    """Each sysctl's value from before its first change; that of a link that is yet to be made is what new links get.
 
     One that was as desired before and is not any more was turned by somebody since then.
     """
     kept = {item.key: item for item in (saved.before if saved else ())}
     since = saved.reached if saved else {}
     for operation in operations:
-        before = operation.before
+        before, after = operation.before, operation.after
+        if before is None and isinstance(after, Sysctl) and not after.namespace and interface_of(after.name):
+            of_new = kernel.sysctl("", after.name.replace(after.name.split(".")[3], "default", 1))
+            before = of_new and replace(of_new, name=after.name)
         if isinstance(before, Sysctl) and operation.after is not None and before.key not in {**kept, **since}:
             kept[before.key] = before
     return tuple(kept.values())

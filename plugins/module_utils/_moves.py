@@ -11,8 +11,8 @@ all take both and send as before; all send by the new one; all forget the former
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ._documents import document_of
 from ._facts import Facts, Underlay
@@ -20,7 +20,7 @@ from ._inventory import Node, Settings
 from ._leases import Lease
 from ._readers import OVERHEAD
 
-Documents = dict[str, dict[str, object]]
+Documents = dict[str, dict[str, Any]]
 
 
 class Way(NamedTuple):
@@ -78,7 +78,14 @@ def steps(
             by, also = (settings, former) if ready or sending.get(name) == new else (former, settings)
             most = underlay.mtu - OVERHEAD[former.backend]
             lease = dataclasses.replace(leases[name], mtu=min(leases[name].mtu or most, most))
-            made[name] = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
+            made[name] = document = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
+            document["sysctls"] += _from_either(filter(None, {by.tunnel, also.tunnel, underlay.interface}))
         return made
 
     return documents(ready=False), documents(ready=True)
+
+
+def _from_either(interfaces: Iterable[str]) -> list[dict[str, str]]:
+    """A peer's packets come by one interface while its route is by another, which a strict reverse path filter drops."""
+    names = (interface.replace(".", "/") for interface in sorted(interfaces))  # as sysctl(8) has an interface's dots
+    return [{"name": f"net.ipv4.conf.{name}.rp_filter", "value": "2"} for name in names]

@@ -121,3 +121,22 @@ def test_bad_input_is_told_and_nothing_is_changed(host: Host, arguments: dict[st
     host.run("ip netns add ns1")
     assert told in host.module("sysctl", fails=True, **arguments)["msg"]
     assert kept(host) == ""
+
+
+def test_a_links_sysctl_is_there_again_when_the_link_was_made_anew(host: Host) -> None:
+    def document(vni: int, *sysctls: dict[str, str]) -> dict[str, Any]:
+        tunnel = {"name": "flannel.1", "kind": "vxlan", "vxlan": {"id": vni, "local": "192.0.2.1"}}
+        return {"links": [tunnel], "sysctls": list(sysctls)}
+
+    setting = {"name": "net.ipv4.conf.flannel/1.rp_filter", "value": "2"}
+    host.sh("echo 1 >/proc/sys/net/ipv4/conf/default/rp_filter")
+    value = "sysctl -n net.ipv4.conf.flannel/1.rp_filter"
+    for vni in (1, 2):
+        assert host.module("topology", document=document(vni, setting))["changed"]
+        assert host.sh(value) == "2\n"
+        assert not host.module("topology", document=document(vni, setting))["changed"]
+    host.module("topology", document=document(2))
+    assert host.sh(value) == "1\n"  # what a new link has
+    host.module("topology", document=document(2, setting))
+    host.module("topology", state="absent")
+    assert host.links() == {"lo"}

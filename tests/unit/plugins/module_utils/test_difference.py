@@ -23,6 +23,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     State,
     Sysctl,
     Veth,
+    Vxlan,
     state_of,
 )
 from hypothesis import given, settings
@@ -183,6 +184,23 @@ def test_port_options_go_with_a_changed_master() -> None:
 def test_a_sysctl_goes_back_to_the_value_from_before() -> None:
     now, before = Sysctl("", "net.ipv4.ip_forward", "1"), Sysctl("", "net.ipv4.ip_forward", "0")
     assert difference({}, state_of([now]), everything, state_of([before])) == [Operation(now, before)]
+
+
+def test_a_links_sysctl_goes_with_it_and_comes_back_with_it() -> None:
+    def tunnel(vni: int) -> Link:
+        return Link("", "flannel.1", "vxlan", owner=OWNER, options=Vxlan(vni, "198.51.100.1", "eth1", 8472, False))
+
+    loose, strict_one = (Sysctl("", "net.ipv4.conf.flannel/1.rp_filter", value) for value in "21")
+    strict = state_of([strict_one])
+    gone = difference({}, state_of([tunnel(1), loose]), everything, strict)
+    assert [operation.item.key for operation in gone] == [loose.key, tunnel(1).key]
+    anew = difference(state_of([tunnel(2), loose]), state_of([tunnel(1), loose]), everything, strict)
+    assert [str(operation).split()[0:2] for operation in anew] == [
+        ["delete", "sysctl"],
+        ["delete", "link"],
+        ["add", "link"],
+        ["add", "sysctl"],
+    ]
 
 
 def test_every_foreign_thing_in_the_way_is_told_at_once() -> None:
