@@ -334,7 +334,7 @@ def conflicts(
         if present is not None and _foreign(wanted, present, "", adopt):
             reasons = (_name(wanted), _whose(wanted, present), _remedy(wanted, present, ""))
             found.append("%s is not what was named (%s): %s" % reasons)
-    return found + _taken_endpoints(desired, observed, owned) + missing(desired, observed)
+    return found + list(taken_endpoints(desired, observed, owned).values()) + missing(desired, observed)
 
 
 def in_the_way(
@@ -395,14 +395,15 @@ def _other_pair(wanted: Link, present: Link) -> bool:
     return isinstance(wanted.options, Veth) and wanted.options != present.options
 
 
-def _taken_endpoints(desired: State, observed: State, owned: Callable[[Object], bool]) -> list[str]:
-    """New tunnels whose endpoints another one has and keeps: to the kernel that is EEXIST."""
+def taken_endpoints(desired: State, observed: State, owned: Callable[[Object], bool]) -> dict[Key, str]:
+    """New tunnels whose endpoints another one has and keeps, with a sentence on that: to the kernel that is EEXIST."""
     new = {_endpoint(item): item for key, item in desired.items() if key not in observed and _endpoint(item)}
-    return [
-        "%s cannot have the endpoints of %s: there is one tunnel between the same two" % (_name(new[ends]), _name(item))
+    return {
+        new[ends].key: "%s cannot have the endpoints of %s: there is one tunnel between the same two"
+        % (_name(new[ends]), _name(item))
         for ends, item in ((_endpoint(item), item) for item in observed.values())
         if ends in new and not owned(item)
-    ]
+    }
 
 
 def missing(desired: State, observed: State) -> list[str]:

@@ -116,6 +116,11 @@ class Backoff:
         fight = self.fights.setdefault(key, Fight())
         fight.last, fight.pause = now, min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
 
+    def excused(self, keys: Collection[Key]) -> None:
+        """What they live on is not there, or not usable: nobody fights over them, and they are made as soon as they can be."""
+        for key in keys:
+            self.fights.pop(key, None)
+
     def held(self, now: float) -> set[Key]:
         """What has to wait."""
         return {key for key, fight in self.fights.items() if now < fight.last + fight.pause}
@@ -146,19 +151,52 @@ def parted(
     """
 
     operations = list(operations)
-    untouched = {
-        item.key for item in (each.item for each in operations) if item.key in held or _other_end(item) in held
-    }
+    changing = {operation.item.key for operation in operations}
+    stuck = set(held)
 
     def lacks(place: Key) -> bool:
-        return place in foreign or place in untouched or (place not in observed and place not in desired)
+        nowhere = place not in observed and place not in desired
+        return place in foreign or (place in stuck and place in changing) or nowhere
 
-    possible: list[Operation] = []
-    waiting: list[Operation] = []
-    for operation in operations:
-        waits = operation.item.key in untouched or any(map(lacks, _places(operation.item)))
-        (waiting if waits else possible).append(operation)
-    return possible, waiting
+    def waits(operation: Operation) -> bool:
+        item = operation.item
+        return item.key in stuck or _other_end(item) in stuck or any(map(lacks, _places(item)))
+
+    # What waits holds up what lives on it, and its own deletion where it is to be made anew.
+    while more := {operation.item.key for operation in operations if waits(operation)} - stuck:
+        stuck |= more
+    possible = [operation for operation in operations if not waits(operation)]
+    return possible, [operation for operation in operations if waits(operation)]
+
+
+def cut_off(desired: State, observed: State) -> dict[Key, str]:
+    """Routes that the kernel cannot take as long as a link that the document does not make is as it is, and why.
+
+    A link that is down takes its routes along, and an address those to the gateways in its network: what brings them back is for
+    the kernel to tell, and no fight.
+    """
+    made = {key for key, item in desired.items() if isinstance(item, Link) and not item.external}
+    near: dict[tuple[str, str], list[ipaddress.IPv4Network]] = {}
+    for route in (*of_type(observed, Route), *of_type(desired, Route)):
+        if not route.via and route.type == "unicast":
+            for dev in (route.dev, ""):
+                near.setdefault((route.namespace, dev), []).append(ipaddress.IPv4Network(route.dst))
+    found = {}
+    for route in of_type(desired, Route):
+        place = ("link", route.namespace, route.dev)
+        link = observed.get(place)
+        if route.namespace or observed.get(route.key) == route or route.type != "unicast" or place in made:
+            continue
+        if route.dev and not isinstance(link, Link):
+            found[route.key] = "a route needs the link %s, which is not there" % route.dev
+        elif isinstance(link, Link) and not link.up:
+            found[route.key] = "a route needs the link %s, which is down" % route.dev
+        elif route.via and not route.onlink:
+            gateway = ipaddress.IPv4Address(route.via)
+            if not any(gateway in network for network in near.get(("", route.dev), ())):
+                where = "the link %s" % route.dev if route.dev else "the host"
+                found[route.key] = "a route needs %s to have an address in the network of its gateway" % where
+    return found
 
 
 def _other_end(item: Object) -> Key | None:

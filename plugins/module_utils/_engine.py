@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _drift, _firewall_clause, _foreign, _journal, _nft, _rollback, _state
 from ._atomic import missing_folders, remove_empty
-from ._difference import Operation, conflicts, difference, in_the_way, missing
+from ._difference import Operation, conflicts, difference, in_the_way, missing, taken_endpoints
 from ._kernel import NETNS_FILES, Kernel, KernelError
 from ._model import (
     EVERYTHING,
@@ -63,7 +63,9 @@ class Result:
     shadowed: tuple[str, ...] = ()
     """Foreign routes that take packets of ours away: they are told, never removed."""
     held: tuple[Operation, ...] = ()
-    """What would have been done too, but is left as it is for now."""
+    """What would have been done too, but is left as it is for now, and"""
+    cut_off: frozenset[Key] = frozenset()
+    """what of that only because a link that the document does not make is not usable."""
 
     @property
     def changed(self) -> bool:
@@ -241,7 +243,7 @@ def _compare(
     if EVERYTHING - set(parts):
         desired = {key: item for key, item in desired.items() if _part_of(item) in parts}
     implied = _drift.connected(desired, observed) if owner else {}
-    desired = {**desired, **implied}
+    desired = {**implied, **desired, **implied}  # these first: a gateway may be in one of them
     owned = _ownership(owner, saved, observed)
     ours = {**saved.reached, **implied} if saved and repair else {}
 
@@ -267,16 +269,21 @@ def _compare(
     )
     warnings = list(pending)
     left: list[Operation] = []
+    cut: dict[Key, str] = {}
     if repair:
         blocked = in_the_way(desired, observed, owner, known, adopt)
-        operations, left = _drift.parted(operations, {*held, *blocked}, blocked, desired, observed)
+        cut = _drift.cut_off(desired, observed)
+        warnings += sorted({*cut.values()} - {*warnings})
+        operations, left = _drift.parted(
+            operations, {*held, *blocked, *cut, *taken_endpoints(desired, observed, known)}, blocked, desired, observed
+        )
     if document is None and owner:
         reason = _needs_forwarding(kernel, owner, observed)
         kept = [item for item in operations if reason and item.item.key == _FORWARDING.key and item.after]
         operations = [item for item in operations if item not in kept]
         warnings += ["%s stays: %s" % (_FORWARDING.name, reason)] if kept else []
     shadowed = tuple(_drift.shadows(desired, observed)) if owner else ()
-    return _Found(everywhere, Result(tuple(operations), tuple(warnings), shadowed, tuple(left)))
+    return _Found(everywhere, Result(tuple(operations), tuple(warnings), shadowed, tuple(left), frozenset(cut)))
 
 
 def _part_of(item: Object) -> str:

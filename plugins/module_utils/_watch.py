@@ -183,12 +183,15 @@ class _Watcher:
             else:
                 look = "%s: %s" % (name, PROGRAMS) if PROGRAMS in parts else name
                 self._trouble(name, "; ".join((*result.warnings, *result.shadowed)), look)
+                backoff.excused(result.cut_off)
+                held -= result.cut_off
                 left = {operation.item.key for operation in result.held}
                 self.left[name] = self.left.get(name, set()) | left
                 self.waiting[name] = self.waiting.get(name, set()) | (left & held)
                 self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(self.left[name])
                 self._repaired(name, backoff, result.operations, who, since)
                 return
+        self.waiting[name] = self.waiting.get(name, set()) | backoff.held(time.monotonic())
 
     def _repaired(
         self, name: str, backoff: Backoff, operations: Collection[Operation], who: tuple[str, ...], since: float

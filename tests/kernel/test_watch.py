@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _metrics
 
+from tests.kernel import overlays
 from tests.kernel.hosts import Host
 from tests.kernel.test_killed import picture
 from tests.kernel.test_topology import PEERS, node, routes
@@ -22,10 +23,10 @@ SECONDS = 10.0
 class Watched:
     """A host with the overlay and its watcher."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, document: dict[str, Any] | None = None) -> None:
         self.host = host
         host.module("node", missing=["file:engine"])
-        host.module("topology", document=node(), peers=PEERS)
+        host.module("topology", document=document or node(), peers=PEERS)
         self.wanted = picture(host)
         self.process = self.started()
 
@@ -128,6 +129,72 @@ def test_it_goes_on_without_a_disk(watched: Watched, folder: str) -> None:
         time.sleep(0.3)
         watched.repaired()
     assert watched.process.poll() is None
+
+
+UPLINK = [
+    ("ip link set eth1 down", "ip link set eth1 up"),
+    ("ip addr del 198.51.100.11/24 dev eth1", "ip addr add 198.51.100.11/24 dev eth1"),
+    (
+        "ip link set eth1 down; ip link set eth1 name lan0; ip link set lan0 up",
+        "ip link set lan0 down; ip link set lan0 name eth1; ip link set eth1 up",
+    ),
+]
+
+
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+def test_whatever_happens_to_the_uplink_routes_are_back_as_soon_as_it_is_usable(underlay: Host, backend: str) -> None:
+    watched = Watched(underlay, overlays.document("node1", backend))
+    index = underlay.json("ip -j link show cni0")[0]["ifindex"]
+    wanted = routes(underlay)
+    try:
+        for down, up in UPLINK:
+            underlay.sh(down)
+            time.sleep(6)  # as long as a refusal would have been waited out
+            underlay.sh(up)
+            watched.until(lambda: routes(underlay) == wanted, 3)
+        for _flap in range(6):
+            underlay.sh("ip link set eth1 down; sleep 0.5; ip link set eth1 up; sleep 0.5")
+        watched.until(lambda: routes(underlay) == wanted, 3)
+        assert watched.value("repair_failures_total", document="overlay") == 0
+        assert underlay.json("ip -j link show cni0")[0]["ifindex"] == index
+    finally:
+        assert "again and again" not in watched.end()
+
+
+def test_a_tunnel_is_not_torn_down_where_it_cannot_be_made_anew(underlay: Host) -> None:
+    watched = Watched(underlay, overlays.document("node1", "vxlan"))
+    try:
+        index, wanted = underlay.json("ip -j link show flannel.1")[0]["ifindex"], routes(underlay)
+        underlay.sh("ip link set eth1 down; ip link set eth1 name lan0; ip link set lan0 up; ip link set cni0 down")
+        watched.until(lambda: routes(underlay).keys() >= wanted.keys() - {"198.51.100.0/24"})
+        time.sleep(2)
+        assert underlay.json("ip -j link show flannel.1")[0]["ifindex"] == index
+        assert watched.value("repair_failures_total", document="overlay") == 0
+    finally:
+        watched.end()
+
+
+def test_all_routes_of_a_pod_come_back_at_once(watched: Watched) -> None:
+    wanted = routes(watched.host, "web")
+    watched.host.sh("ip -n web route flush table main")
+    watched.until(lambda: routes(watched.host, "web") == wanted)
+    assert watched.value("repair_failures_total", document="overlay") == 0
+    watched.end()
+    watched.host.sh("ip -n web route flush table main; podnet-overlay apply")
+    assert routes(watched.host, "web") == wanted
+
+
+def test_somebody_elses_tunnel_in_place_of_ours_is_told_and_the_rest_is_repaired(underlay: Host) -> None:
+    underlay.module("node", missing=["file:engine"])
+    underlay.module("topology", document=node(), peers=PEERS)
+    wanted = picture(underlay)
+    underlay.sh("ip link del flannel.1; ip link add vx9 type vxlan id 1 dstport 8472 dev eth1; ip link set cni0 down")
+    done = underlay.run("podnet-overlay", "apply", check=False)
+    assert done.returncode == 2
+    assert "change link cni0" in done.stdout
+    assert "cannot have the endpoints of link vx9" in done.stderr
+    underlay.sh("ip link del vx9; podnet-overlay apply")
+    assert picture(underlay) == wanted
 
 
 def test_it_goes_on_where_its_own_counters_cannot_be_written(watched: Watched) -> None:

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import math
 
+import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils._difference import Operation
 from ansible_collections.podnet.overlay.plugins.module_utils._drift import (
     CALM,
@@ -18,6 +20,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._drift import (
     PATIENCE,
     Backoff,
     connected,
+    cut_off,
     parted,
     shadows,
 )
@@ -25,6 +28,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Address,
     Link,
     Namespace,
+    Object,
     Route,
     Veth,
     Vxlan,
@@ -218,3 +222,51 @@ def test_no_route_is_tried_on_a_link_that_is_down_and_held() -> None:
     observed = state_of([WEB, PAIR, down])
     assert parted(operations, {END.key}, (), state_of(ALL), observed) == ([], operations)
     assert parted(operations, (), (), state_of(ALL), observed) == (operations, [])
+
+
+def test_what_is_to_be_made_anew_stays_where_that_cannot_be_done() -> None:
+    def tunnel(port: int) -> Link:
+        return Link("", "flannel.1", "vxlan", True, options=Vxlan(1, "198.51.100.1", "eth1", port, False))
+
+    route = Route("", "10.244.1.0/24", "10.244.1.0", "flannel.1", onlink=True)
+    anew = [Operation(tunnel(1), None), Operation(None, tunnel(8472)), Operation(None, route)]
+    desired, observed = state_of([tunnel(8472), route]), state_of([tunnel(1)])
+    assert parted(anew, (), (), desired, observed) == ([], anew)  # eth1 is not there
+    there = {**observed, **state_of([Link("", "eth1")])}
+    assert parted(anew, (), (), desired, there) == (anew, [])
+
+
+UPLINK, NEAR = Link("", "eth1", up=True, external=True), Route("", "198.51.100.0/24", dev="eth1", protocol=2)
+AWAY = Route("", "10.244.1.0/24", "198.51.100.12", "eth1")
+
+
+@pytest.mark.parametrize(
+    ("observed", "why"),
+    [
+        ([UPLINK, NEAR], None),
+        ([UPLINK, NEAR, AWAY], None),
+        ([], "which is not there"),
+        ([dataclasses.replace(UPLINK, up=False), NEAR], "which is down"),
+        ([UPLINK], "in the network of its gateway"),
+        ([UPLINK, NEAR._replace(dev="eth2")], "in the network of its gateway"),
+    ],
+)
+def test_a_route_waits_for_the_uplink_that_it_needs(observed: list[Object], why: str | None) -> None:
+    found = cut_off(state_of([AWAY]), state_of(observed))
+    assert list(found) == ([AWAY.key] if why else [])
+    assert why is None or why in found[AWAY.key]
+
+
+def test_a_route_by_a_link_of_the_document_is_for_the_engine_to_bring_back() -> None:
+    tunnel = Link("", "flannel.1", "vxlan", True, options=Vxlan(1))
+    route = Route("", "10.244.1.0/24", "10.244.1.0", "flannel.1", onlink=True)
+    down = dataclasses.replace(tunnel, up=False)
+    assert cut_off(state_of([tunnel, route]), {}) == cut_off(state_of([tunnel, route]), state_of([down])) == {}
+
+
+def test_whoever_only_waits_for_a_link_is_in_no_fight() -> None:
+    backoff = Backoff()
+    backoff.refused(KEY, 0.0)
+    backoff.refused(OTHER, 0.0)
+    backoff.excused([KEY])
+    assert backoff.held(1.0) == {OTHER}
