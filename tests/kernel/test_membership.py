@@ -265,6 +265,24 @@ def test_a_fleet_moves_to_another_backend_node_by_node_and_no_packet_is_lost(
     assert not any(pair.works("overlay").changed.values())
 
 
+def test_a_move_waits_for_a_node_that_cannot_take_part_and_no_packet_is_lost(trio: Fleet) -> None:
+    trio.works("overlay")
+    trio.group["overlay_backend"] = "host-gw"
+    node3 = trio.hosts["node3"]
+    node3.sh("mount --bind /etc /etc && mount -o remount,ro,bind /etc")
+    with train(trio) as became:
+        done = trio.play("overlay")
+    assert done.code != 0
+    assert "/etc/podnet-overlay" in done.out
+    assert "PLAY [Send by the new backend]" not in done.out
+    assert len(became["answered"]) == became["sent"]
+    node3.sh("umount /etc")
+    with train(trio) as became:
+        trio.works("overlay")
+    assert len(became["answered"]) == became["sent"]
+    assert all("flannel.1" not in host.links() for host in trio.hosts.values())
+
+
 def test_a_limited_teardown_touches_nobody_else(pair: Fleet) -> None:
     pair.works("overlay")
     before = of_host(pair, "node1")

@@ -47,7 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if lines:
         terminalreporter.write_line("\n" + "\n".join(lines))
         REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text("\n".join(lines))
+        with REPORT.open("a") as report:
+            report.write("\n".join(lines))
 
 
 @dataclass(frozen=True)
