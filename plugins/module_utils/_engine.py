@@ -454,7 +454,8 @@ def _before(kernel: Kernel, operations: Sequence[Operation], saved: Saved | None
     for operation in operations:
         before, after = operation.before, operation.after
         if before is None and isinstance(after, Sysctl) and not after.namespace and interface_of(after.name):
-            of_new = kernel.sysctl("", after.name.replace(after.name.split(".")[3], "default", 1))
+            words = after.name.split(".")
+            of_new = kernel.sysctl("", ".".join([*words[:3], "default", *words[4:]]))
             before = of_new and replace(of_new, name=after.name)
         if isinstance(before, Sysctl) and operation.after is not None and before.key not in {**kept, **since}:
             kept[before.key] = before

@@ -52,6 +52,7 @@ class Facts:
     missing: tuple[str, ...] = ()
     obstacles: tuple[Mapping[str, Any], ...] = ()
     listening: frozenset[tuple[str, str, int]] = frozenset()
+    strict: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Facts:
@@ -80,6 +81,7 @@ class Facts:
             tuple(result["missing"]),
             tuple(result["obstacles"]),
             frozenset((item["protocol"], item["address"], item["port"]) for item in result.get("listening") or ()),
+            frozenset(result.get("strict") or ()),
         )
 
 

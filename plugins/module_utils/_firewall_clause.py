@@ -214,10 +214,14 @@ def _also(reading: Reading, raw: Any) -> dict[str, Any]:
 
 
 def _one_tunnel(clause: Clause) -> Iterator[str]:
-    """Two backends by one device, which is of one kind only."""
-    kinds = {(way.backend, way.vni, way.port) for way in clause.ways if way.tunnel}
+    """Two backends by one device, which is of one kind only, or one by two devices."""
+    kinds = {
+        (way.backend, *((way.vni, way.port) if way.backend == "vxlan" else ())) for way in clause.ways if way.tunnel
+    }
     if len(kinds) > len(clause.tunnels):
         yield "firewall: also: tunnel %s is of another backend already" % clause.tunnel
+    if len(kinds) < len(clause.tunnels):
+        yield "firewall: also: there is one tunnel of a kind, and not %s" % " and ".join(clause.tunnels)
 
 
 def _peers(reading: Reading, raw: Any) -> dict[str, str]:

@@ -32,6 +32,10 @@ class Way(NamedTuple):
     vni: int = 0
     port: int = 0
 
+    def __str__(self) -> str:
+        of_vxlan = f" (VNI {self.vni}, port {self.port})" if self.backend == "vxlan" else ""
+        return self.backend + of_vxlan + (" with direct routing" if self.direct_routing else "")
+
 
 def way_of(backend: str, tunnel: str | None, direct_routing: object, vni: int | None, port: int | None) -> Way:
     """How a node sends, by what its settings or its document say."""
@@ -40,6 +44,11 @@ def way_of(backend: str, tunnel: str | None, direct_routing: object, vni: int | 
     if backend == "ipip":
         return Way(backend, tunnel or "", bool(direct_routing))
     return Way(backend, tunnel or "", bool(direct_routing), vni or 0, port or 0)
+
+
+def sending_by(settings: Settings) -> Way:
+    """How nodes of these settings send."""
+    return way_of(settings.backend, settings.tunnel, settings.direct_routing, settings.vni, settings.port)
 
 
 def steps(
@@ -53,15 +62,15 @@ def steps(
     """The documents of the steps before the last, which is each node's own document without another backend.
 
     None where no node sends by another backend, nor where nodes send by several others or cannot have both at a time, since
-    a link is of one kind.
+    a link is of one kind and two of a kind have no room. A node that carries nothing yet comes with the last step.
     """
-    new = way_of(settings.backend, settings.tunnel, settings.direct_routing, settings.vni, settings.port)
+    new = sending_by(settings)
     sending = {name: way_of(**sends) for name in underlays if (sends := facts[name].sends)}
     others = set(sending.values()) - {new}
     if len(others) != 1:
         return ()
     old = others.pop()
-    if old.tunnel and old.tunnel == new.tunnel and old._replace(direct_routing=new.direct_routing) != new:
+    if old.tunnel and new.tunnel and (old.tunnel == new.tunnel) != (_link(old) == _link(new)):
         return ()
     former = dataclasses.replace(
         settings,
@@ -75,17 +84,30 @@ def steps(
     def documents(ready: bool) -> Documents:
         made = {}
         for name, underlay in underlays.items():
+            if facts[name].carries is None:
+                continue
             by, also = (settings, former) if ready or sending.get(name) == new else (former, settings)
             most = underlay.mtu - OVERHEAD[former.backend]
             lease = dataclasses.replace(leases[name], mtu=min(leases[name].mtu or most, most))
             made[name] = document = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
-            document["sysctls"] += _from_either(filter(None, {by.tunnel, also.tunnel, underlay.interface}))
+            document["sysctls"] += _from_either(filter(None, {by.tunnel, also.tunnel, underlay.interface}), facts[name])
         return made
 
     return documents(ready=False), documents(ready=True)
 
 
-def _from_either(interfaces: Iterable[str]) -> list[dict[str, str]]:
+def _link(way: Way) -> tuple[object, ...]:
+    """What the kernel has one tunnel of, whatever its name, and cannot change."""
+    return way.backend, way.vni, way.port
+
+
+def _from_either(interfaces: Iterable[str], facts: Facts) -> list[dict[str, str]]:
     """A peer's packets come by one interface while its route is by another, which a strict reverse path filter drops."""
-    names = (interface.replace(".", "/") for interface in sorted(interfaces))  # as sysctl(8) has an interface's dots
+    loosened = (facts.carries or {}).get("loosened") or ()
+    strict = (
+        interface
+        for interface in sorted(interfaces)
+        if interface in loosened or (interface if interface in facts.links else "default") in facts.strict
+    )
+    names = (interface.replace(".", "/") for interface in strict)  # as sysctl(8) has an interface's dots
     return [{"name": f"net.ipv4.conf.{name}.rp_filter", "value": "2"} for name in names]

@@ -133,6 +133,12 @@ def read(
         "namespaces": _namespaces(namespaces),
         "routes": foreign_routes(raw_routes),
         "carries": carried or carried_by_links(links, name, network, bridge, tunnel),
+        "strict": strict(
+            {
+                interface: _text(f"/proc/sys/net/ipv4/conf/{interface}/rp_filter").strip()
+                for interface in ("all", "default", *(link["name"] for link in links if link["addresses"]))
+            }
+        ),
         "resolv_conf": resolv_conf(_text("/etc/resolv.conf"), _text("/run/systemd/resolve/resolv.conf")),
         "obstacles": obstacles(
             chains=chains,
@@ -244,6 +250,12 @@ def foreign_routes(routes: list[Facts]) -> list[Facts]:
     ]
 
 
+def strict(rp_filter: dict[str, str]) -> list[str]:
+    """The interfaces whose reverse path filter is strict: the higher value counts (ip-sysctl.rst in the kernel's documentation)."""
+    overall = rp_filter.get("all", "")
+    return sorted(name for name, value in rp_filter.items() if name != "all" and max(overall, value) == "1")
+
+
 def carried_by_document(document: Facts) -> Facts | None:
     """What a saved document says that the host carries, or None."""
     peers = document.get("peers") or {}
@@ -258,7 +270,12 @@ def carried_by_document(document: Facts) -> Facts | None:
             pods[peer["namespace"]] = str(ipaddress.IPv4Interface(address).ip)
     carried = {key: peers.get(key) for key in ("network", "public_ip", "backend")}
     subnet = str(ipaddress.IPv4Network(str(peers["subnet"])))
-    return {**carried, "subnet": subnet, "pods": pods, "sends": _sending(document, peers)}
+    loosened = [
+        found.group(1).replace("/", ".")
+        for item in document.get("sysctls") or []
+        if (found := re.match(r"net\.ipv4\.conf\.([^.]+)\.rp_filter$", item["name"]))
+    ]
+    return {**carried, "subnet": subnet, "pods": pods, "sends": _sending(document, peers), "loosened": loosened}
 
 
 def _sending(document: Facts, peers: Facts) -> Facts:

@@ -26,7 +26,7 @@ from ._facts import Facts, Underlay, fit, mistakes_of, obstacle, off_link, under
 from ._inventory import Inventory, Network, Node, Settings
 from ._leases import Lease, Leases, overlaps
 from ._model import Mistakes
-from ._moves import steps
+from ._moves import sending_by, steps, way_of
 from ._probes import probes
 from ._shares import (
     allocate,
@@ -184,7 +184,7 @@ def plan(
     unaware = [name for name in members if name not in facts]
     if leases is not None:
         warnings += _behind(unaware, leases, new)
-    warnings += _parted(unaware, settings.backend, facts)
+    warnings += _parted(unaware, settings, facts)
     warnings += _uneven(new)
     warnings += _obstacles({name: facts[name] for name in underlays})
     peers = {str(lease.subnet): lease.public_ip for lease in new.values()}
@@ -280,14 +280,20 @@ def _behind(unaware: Sequence[str], before: Leases, after: Mapping[str, Lease]) 
         yield f"{some(unaware)}: not reached, so what they know of {some(changed)} is from before; run on them too"
 
 
-def _parted(unaware: Sequence[str], backend: str, facts: Mapping[str, Facts]) -> Iterator[str]:
+def _parted(unaware: Sequence[str], settings: Settings, facts: Mapping[str, Facts]) -> Iterator[str]:
     """Nodes that move to another backend without all others."""
-    moving = {name: carried["backend"] for name, its in facts.items() if (carried := its.carries or {}).get("backend")}
-    moving = {name: old for name, old in moving.items() if old != backend}
+    new = sending_by(settings)
+    moving: dict[str, str] = {}
+    for name, its in facts.items():
+        known = (its.carries or {}).get("backend")
+        if its.sends and way_of(**its.sends) != new:
+            moving[name] = str(way_of(**its.sends))
+        elif not its.sends and known and known != settings.backend:
+            moving[name] = known
     if unaware and moving:
         old = ", ".join(sorted(set(moving.values())))
         yield (
-            f"{some(list(moving))}: move from {old} to {backend} without {some(unaware)}, which were not reached: "
+            f"{some(list(moving))}: move from {old} to {new} without {some(unaware)}, which were not reached: "
             "no packets between them until those have moved too; run on them too"
         )
 

@@ -89,7 +89,7 @@ def _clock(moment: float) -> str:
 def _document(name: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": name,
-        **dict.fromkeys(("backend", "network", "subnet", "public_ip"), ""),
+        **dict.fromkeys(("backend", "also", "network", "subnet", "public_ip"), ""),
         "mtu": None,
         "routes": {"wanted": 0, "present": 0},
         "drift": [],
@@ -127,7 +127,8 @@ def _named(document: Mapping[str, Any]) -> dict[str, Any]:
     clause = document.get("peers") or {}
     mtus = [link.get("mtu") for link in document.get("links") or [] if link.get("kind") == "bridge"]
     named = {key: clause.get(key) or "" for key in ("backend", "network", "subnet", "public_ip")}
-    return {**named, "mtu": mtus[0] if mtus else None}
+    also = ((document.get("firewall") or {}).get("also") or {}).get("backend") or ""
+    return {**named, "also": also, "mtu": mtus[0] if mtus else None}
 
 
 def _watcher() -> dict[str, Any] | None:

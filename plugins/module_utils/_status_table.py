@@ -331,6 +331,8 @@ def _remarks(row: Row) -> Iterator[str]:
         yield "has no overlay: run overlay.yml on it"
     else:
         yield from _outdated(row)
+    if own.get("also"):
+        yield f"takes what {own['also']} brings too, on the way from one backend to another: run overlay.yml on all nodes"
     if own.get("unconfirmed") is not None:
         yield f"a change waits to be confirmed, and is undone in {round(own['unconfirmed'])} s"
     yield from _wrong(own, "")

@@ -227,7 +227,7 @@ carries:
   description:
     - What the host carries already, from its saved state, else from the links that the document owns, then without pods and
       C(sends). None if it carries nothing.
-    - C(sends) says by which backend the host sends.
+    - C(sends) says by which backend the host sends, C(loosened) on which interfaces the document sets C(rp_filter).
   type: dict
   returned: success
   sample:
@@ -237,6 +237,15 @@ carries:
     backend: ipip
     pods: {web: 10.244.0.2}
     sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni: null, port: null}
+    loosened: []
+strict:
+  description:
+    - The interfaces with an IPv4 address whose reverse path filter (C(rp_filter)) is strict, and V(default) if that of a new one is.
+  type: list
+  elements: str
+  returned: success
+  version_added: 0.4.0
+  sample: [default, eth1]
 pods:
   description:
     - The document's own namespaces in which processes run, with their number, and the ports of O(bridge) that are not the

@@ -59,7 +59,10 @@ documents:
       description: The document's name.
       type: str
     backend:
-      description: The overlay's backend; as the following four empty or none where the document is no overlay's.
+      description: The overlay's backend; as the following five empty or none where the document is no overlay's.
+      type: str
+    also:
+      description: The other backend whose packets the host takes, while nodes move from one to the other.
       type: str
     network:
       description: The overlay's network.
@@ -96,6 +99,7 @@ documents:
   sample:
     - name: overlay
       backend: ipip
+      also: ""
       network: 10.244.0.0/16
       subnet: 10.244.0.0/24
       public_ip: 198.51.100.11

@@ -216,7 +216,8 @@ TRAIN = Path(__file__).parents[1] / "bench" / "train.py"
 @contextmanager
 def train(fleet: Fleet) -> Iterator[dict[str, Any]]:
     """Pings from the pod of node1 to that of node2, 50 a second, and what became of them."""
-    words = ["ip", "netns", "exec", "web", sys.executable, str(TRAIN), "0.02", pods(fleet)["node2"]]
+    address = fleet.hosts["node2"].json("ip -j -4 -n web addr show eth0")[0]["addr_info"][0]["local"]
+    words = ["ip", "netns", "exec", "web", sys.executable, str(TRAIN), "0.02", address]
     process = fleet.hosts["node1"].popen(*words, stdin=subprocess.PIPE)
     became: dict[str, Any] = {}
     time.sleep(0.5)
@@ -281,6 +282,30 @@ def test_a_move_waits_for_a_node_that_cannot_take_part_and_no_packet_is_lost(tri
         trio.works("overlay")
     assert len(became["answered"]) == became["sent"]
     assert all("flannel.1" not in host.links() for host in trio.hosts.values())
+
+
+def test_a_node_is_removed_while_the_fleet_moves_and_no_packet_is_lost(trio: Fleet) -> None:
+    trio.works("overlay")
+    trio.group["overlay_backend"] = "host-gw"
+    with train(trio) as became:
+        trio.works("remove", "-e", "node=node3")
+    assert len(became["answered"]) == became["sent"]
+    said = trio.works("status").out
+    assert "takes what host-gw brings too" in said
+    with train(trio) as became:
+        trio.works("overlay")
+    assert len(became["answered"]) == became["sent"]
+    assert routes(trio.hosts["node1"])["10.244.1.0/24"][1] == "eth1"
+    assert "flannel.1" not in trio.hosts["node1"].links() | trio.hosts["node3"].links()
+
+
+def test_a_tunnel_gets_another_name(pair: Fleet) -> None:
+    """The kernel has one vxlan device of a VNI and port: there is no having both."""
+    pair.works("overlay")
+    pair.group["overlay_tunnel"] = "pods0"
+    pair.works("overlay")
+    assert all(host.links() & {"pods0", "flannel.1"} == {"pods0"} for host in pair.hosts.values())
+    pair.works("verify")
 
 
 def test_a_limited_teardown_touches_nobody_else(pair: Fleet) -> None:

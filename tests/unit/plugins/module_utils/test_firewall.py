@@ -209,6 +209,10 @@ def test_a_changed_udp_mapping_is_told_apart_from_the_others() -> None:
             {"also": {"backend": "vxlan", "local": "198.51.100.11", "tunnel": "flannel.ipip"}},
             "tunnel flannel.ipip is of another backend already",
         ),
+        (
+            {"also": {"backend": "ipip", "local": "198.51.100.11", "tunnel": "pods"}},
+            "there is one tunnel of a kind, and not flannel.ipip and pods",
+        ),
         ({"nft": [{"table": {"family": "inet", "name": "others"}}]}, "no listing of the tables podnet_overlay"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -24,11 +24,13 @@ BACKENDS: dict[str, dict[str, Any]] = {
 Documents = Mapping[str, Mapping[str, Any]]
 
 
-def planned(variables: Mapping[str, Any], before: Documents | None = None, count: int = 3) -> _plan.Plan:
+def planned(
+    variables: Mapping[str, Any], before: Documents | None = None, count: int = 3, strict: Sequence[str] = ()
+) -> _plan.Plan:
     """The plan of a fleet that has the documents of before."""
     carried = {name: _node.carried_by_document(dict(document)) for name, document in (before or {}).items()}
     facts = {
-        name: Facts.of(fleet.answer(number, carries=carried.get(name)))
+        name: Facts.of(fleet.answer(number, carries=carried.get(name), strict=strict))
         for number, name in enumerate(fleet.variables(count), 1)
     }
     inventory = _inventory.read("overlay", fleet.variables(count, overlay_network="10.244.0.0/16", **variables))
@@ -60,7 +62,9 @@ def hears(sender: Way, receiver: set[Way]) -> bool:
     """Whether a node takes what another sends: to a peer on its own subnet unpacked, with direct routing."""
     unpacked = any(way.direct_routing or way.backend == "host-gw" for way in receiver)
     packed = {way._replace(direct_routing=False) for way in receiver}
-    return unpacked if sender.direct_routing or sender.backend == "host-gw" else sender in packed
+    if sender.backend == "host-gw":
+        return unpacked
+    return sender._replace(direct_routing=False) in packed and (unpacked or not sender.direct_routing)
 
 
 MOVES = list(itertools.permutations(BACKENDS, 2))
@@ -108,10 +112,36 @@ def test_a_run_that_was_interrupted_goes_on_and_nobody_goes_back() -> None:
     assert planned(BACKENDS["vxlan"], plan.steps[1]).steps == ()  # all send by it already: only the last is left
 
 
-def test_a_new_node_takes_both_and_sends_as_the_others_do() -> None:
+def test_a_new_node_comes_with_the_last_step_since_nobody_talks_with_it_yet() -> None:
     before = planned(BACKENDS["vxlan"], count=2).documents
-    steps = planned(BACKENDS["ipip"], before, count=3).steps
-    assert [sends(step["node3"]).backend for step in steps] == ["vxlan", "ipip"]
+    plan = planned(BACKENDS["ipip"], before, count=3)
+    assert [set(step) for step in plan.steps] == [{"node1", "node2"}] * 2
+    assert sends(plan.documents["node3"]).backend == "ipip"
+
+
+def loosened(document: Mapping[str, Any]) -> set[str]:
+    return {item["name"] for item in document["sysctls"] if item["name"].endswith(".rp_filter")}
+
+
+@pytest.mark.parametrize(
+    ("strict", "expected"),
+    [
+        ([], set()),
+        (["eth1"], {"eth1"}),
+        (["default"], {"flannel/1", "flannel/ipip"}),  # neither is there in what the host says
+        (["default", "eth1", "eth9"], {"eth1", "flannel/1", "flannel/ipip"}),
+    ],
+)
+def test_only_a_strict_reverse_path_filter_is_loosened_and_stays_so_until_the_end(
+    strict: list[str], expected: set[str]
+) -> None:
+    before = planned(BACKENDS["ipip"]).documents
+    plan = planned(BACKENDS["vxlan"], before, strict=strict)
+    names = {f"net.ipv4.conf.{name}.rp_filter" for name in expected}
+    assert [loosened(step["node1"]) for step in plan.steps] == [names, names]
+    assert loosened(plan.documents["node1"]) == set()
+    again = planned(BACKENDS["vxlan"], plan.steps[0])  # the filters are not strict any more
+    assert [loosened(step["node1"]) for step in again.steps] == [names, names]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +149,12 @@ def test_a_new_node_takes_both_and_sends_as_the_others_do() -> None:
     [
         ({"overlay_tunnel": "pods"}, {"overlay_tunnel": "pods", "overlay_backend": "vxlan"}),
         ({"overlay_backend": "vxlan"}, {"overlay_backend": "vxlan", "overlay_port": 4789}),
+        ({"overlay_backend": "vxlan"}, {"overlay_backend": "vxlan", "overlay_tunnel": "pods"}),
+        ({"overlay_backend": "ipip"}, {"overlay_backend": "ipip", "overlay_tunnel": "pods"}),
     ],
-    ids=["another kind", "another port"],
+    ids=["another kind", "another port", "another name of a vxlan", "another name of an ipip"],
 )
-def test_a_link_cannot_be_of_two_kinds_so_the_move_is_made_at_once(first: dict[str, Any], then: dict[str, Any]) -> None:
+def test_a_host_cannot_have_both_so_the_move_is_made_at_once(first: dict[str, Any], then: dict[str, Any]) -> None:
     assert planned(then, planned(first).documents).steps == ()
 
 

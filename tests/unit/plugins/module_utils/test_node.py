@@ -118,15 +118,37 @@ def test_a_saved_document_says_what_is_carried() -> None:
         "pods": {"web": "10.244.0.2", "db": "10.244.0.3"},
     }
     by_ipip = {"backend": "ipip", "tunnel": None, "direct_routing": False, "vni": None, "port": None}
-    assert _node.carried_by_document({"peers": peers, "links": links}) == {**carried, "sends": by_ipip}
+    assert _node.carried_by_document({"peers": peers, "links": links}) == {
+        **carried,
+        "sends": by_ipip,
+        "loosened": [],
+    }
     links += [{"name": f"flannel.{vni}", "kind": "vxlan", "vxlan": {"id": vni, "port": 8472}} for vni in (1, 2)]
     peers.update(backend="vxlan", dev="flannel.2", direct_routing=True)
     by_vxlan = {"backend": "vxlan", "tunnel": "flannel.2", "direct_routing": True, "vni": 2, "port": 8472}
-    assert _node.carried_by_document({"peers": peers, "links": links}) == {
+    sysctls = [{"name": name, "value": "2"} for name in ("net.ipv4.ip_forward", "net.ipv4.conf.flannel/2.rp_filter")]
+    assert _node.carried_by_document({"peers": peers, "links": links, "sysctls": sysctls}) == {
         **carried,
         "backend": "vxlan",
         "sends": by_vxlan,
+        "loosened": ["flannel.2"],
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"all": "0", "default": "0", "eth1": "1"}, ["eth1"]),
+        ({"all": "1", "default": "0", "eth1": "2"}, ["default"]),
+        ({"all": "2", "default": "1", "eth1": "1"}, []),
+        ({"all": "", "default": "", "eth1": ""}, []),
+    ],
+)
+def test_the_higher_value_of_rp_filter_counts(values: dict[str, str], expected: list[str]) -> None:
+    assert _node.strict(values) == expected
+
+
+def test_a_host_without_a_document_carries_nothing() -> None:
     assert _node.carried_by_document({}) is None
 
 

@@ -283,7 +283,8 @@ def test_a_backend_that_only_some_move_to_is_told() -> None:
     carries = {"subnet": "10.244.1.0/24", "network": "10.244.0.0/16", "backend": "ipip"}
     facts = {"node2": _facts.Facts.of(fleet.answer(2, carries=carries))}
     assert planned(fleet.variables(3, overlay_backend="vxlan"), first, facts).warnings[0] == (
-        "node2: move from ipip to vxlan without node1, node3, which were not reached: no packets between them until those "
+        "node2: move from ipip to vxlan (VNI 1, port 8472) without node1, node3, which were not reached: "
+        "no packets between them until those "
         "have moved too; run on them too"
     )
 
