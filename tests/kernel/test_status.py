@@ -49,6 +49,7 @@ def test_a_sound_node(joined: Host) -> None:
     assert only(joined) == {
         "name": "overlay",
         "backend": "vxlan",
+        "also": "",
         "network": "",
         "subnet": "10.244.0.0/24",
         "public_ip": "198.51.100.11",
