@@ -24,6 +24,9 @@ NOT_THE_RULES = re.compile(r"packets [0-9]+ bytes [0-9]+|# handle [0-9]+")
 def written(clause: _firewall_clause.Clause) -> dict[str, Any]:
     """A clause as a document has it."""
     raw = {key: value for key, value in dataclasses.asdict(clause).items() if value not in (None, "")}
+    also = raw.pop("also")
+    if also:
+        raw["also"] = {key: value for key, value in also.items() if value != ""}
     masquerade = raw.get("masquerade")
     if masquerade:
         masquerade["except"] = masquerade.pop("exceptions")
