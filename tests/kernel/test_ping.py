@@ -22,6 +22,8 @@ def routed(host: Host) -> Host:
             f"ip -n {side} link set lo up; ip -n {side} link set eth0 up; ip -n {side} route add default via {net}.1"
         )
     host.sh("ip link set right mtu 1400; ip -n right link set eth0 mtu 1400; echo 1 > /proc/sys/net/ipv4/ip_forward")
+    # A link sends only when the kernel has seen its carrier, which a busy kernel does later (net/core/link_watch.c).
+    host.sh("for side in left right; do until ip link show $side | grep -q 'state UP'; do sleep 0.01; done; done")
     return host
 
 
