@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.kernel.test_playbooks import Fleet, fleet_of
+from tests.kernel.fleets import Fleet, fleet_of
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]

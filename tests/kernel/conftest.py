@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kernel.fleets import Fleet, fleet_of
 from tests.kernel.hosts import CHECKOUT, Host, started
 
 
@@ -28,6 +30,20 @@ def underlay(host: Host) -> Host:
         "ip link set eth1 up; ip -n wire addr add 198.51.100.12/24 dev eth1; ip -n wire link set eth1 up"
     )
     return host
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Fleet]:
+    """Two hosts for playbooks, node1 and node2."""
+    with fleet_of(2, tmp_path) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[Fleet]:
+    """The same with node3."""
+    with fleet_of(3, tmp_path) as fleet:
+        yield fleet
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -137,3 +137,17 @@ def heard(place: Place, protocol: int) -> Iterator[Callable[[], list[bytes]]]:
             return found
 
         yield packets
+
+
+def passes(client: Place, server: Place, address: str, patience: float) -> bool:
+    """Whether a datagram goes there and its answer comes back; every one is a new connection to the filters."""
+    with server.socket("udp", (address, 5353)) as listener, client.socket("udp") as sender:
+        listener.settimeout(patience)
+        sender.settimeout(patience)
+        sender.connect((address, 5353))
+        sender.send(b"question")
+        try:
+            listener.sendto(b"answer", listener.recvfrom(99)[1])
+            return sender.recv(99) == b"answer"
+        except OSError:  # nothing comes, or the firewall tells the client so
+            return False

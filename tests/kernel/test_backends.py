@@ -29,8 +29,8 @@ from tests.kernel.attacks import (
     udp,
 )
 from tests.kernel.hosts import Host
+from tests.kernel.looks import everything
 from tests.kernel.overlays import MTUS, NODES, ROUTED, STRANGER, TUNNELS, clause, converge, overlay, underlay, vtep
-from tests.kernel.test_topology import everything
 
 IPIP = pytest.mark.ipip
 BACKENDS = [pytest.param("ipip", marks=IPIP), "vxlan", "host-gw"]

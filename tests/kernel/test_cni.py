@@ -14,6 +14,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._files import CONFL
 from tests.kernel.cni import PLUGINS, Runtime
 from tests.kernel.far_end import PROTOCOLS, Place, asked
 from tests.kernel.hosts import Host
+from tests.kernel.looks import bridge, ports
 from tests.kernel.overlays import MTUS, NETWORK, NODES, TABLE, document, overlay
 
 BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
@@ -74,19 +75,6 @@ def runtime(fleet: Fleet) -> Iterator[Runtime]:
     yield made
     for container in [*made.results]:
         made.delete(container)
-
-
-def bridge(host: Host) -> Any:
-    """What everybody on the bridge relies on."""
-    (link,) = host.json("ip", "-j", "-d", "address", "show", "dev", "cni0")
-    return {
-        "addresses": [item["local"] for item in link["addr_info"] if item["family"] == "inet"],
-        **{key: link[key] for key in ("ifindex", "address", "mtu", "flags", "ifalias")},
-    }
-
-
-def ports(host: Host) -> dict[str, Any]:
-    return {item["ifname"]: item for item in host.json("bridge", "-j", "-d", "link")}
 
 
 def test_a_container_gets_an_address_of_its_part_and_routes_by_the_bridge(fleet: Fleet, runtime: Runtime) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.kernel import kills, overlays
+from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import Host
-from tests.kernel.test_killed import FOLDERS, files, picture
-from tests.kernel.test_topology import PEERS, everything, node, routes
+from tests.kernel.looks import FOLDERS, everything, files, picture, routes
 
 DOCUMENT = "/etc/podnet-overlay/overlay.json"
 STATE = "/var/lib/podnet-overlay/overlay.json"

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.kernel import kills
+from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import Host
-from tests.kernel.test_killed import files, picture
-from tests.kernel.test_topology import PEERS, everything, node
+from tests.kernel.looks import everything, files, picture
 
 PENDING = "/var/lib/podnet-overlay/rollback/overlay.json"
 CHANGED = node(routes=[*node()["routes"], {"dst": "10.9.0.0/24", "via": "198.51.100.12"}])

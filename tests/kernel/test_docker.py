@@ -12,8 +12,8 @@ from ansible_collections.podnet.overlay.plugins.module_utils._files import files
 from tests.kernel import docker
 from tests.kernel.far_end import PROTOCOLS, Place, asked
 from tests.kernel.hosts import Host
+from tests.kernel.looks import bridge, ports
 from tests.kernel.overlays import MTUS, NETWORK, NODES, TABLE, document, overlay
-from tests.kernel.test_cni import bridge, ports
 
 BACKEND = "vxlan"
 CLIENT = "198.51.100.99"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.far_end import DOUBT, PATIENCE, Place, heard
+from tests.kernel.far_end import DOUBT, PATIENCE, Place, heard, passes
 from tests.kernel.firewalls import FIREWALLD, UFW, Program, docker, filters
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, STRANGER, converge, underlay
@@ -24,20 +24,6 @@ PROGRAMS = [
     pytest.param(UFW, "host-gw", id="ufw with host-gw"),
 ]
 Hosts = Mapping[str, Host]
-
-
-def passes(client: Place, server: Place, address: str, patience: float) -> bool:
-    """Whether a datagram goes there and its answer comes back; every one is a new connection to the filters."""
-    with server.socket("udp", (address, 5353)) as listener, client.socket("udp") as sender:
-        listener.settimeout(patience)
-        sender.settimeout(patience)
-        sender.connect((address, 5353))
-        sender.send(b"question")
-        try:
-            listener.sendto(b"answer", listener.recvfrom(99)[1])
-            return sender.recv(99) == b"answer"
-        except OSError:  # nothing comes, or the firewall tells the client so
-            return False
 
 
 def passing(hosts: Hosts, expected: AbstractSet[str]) -> set[str]:

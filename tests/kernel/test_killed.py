@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import time
 from collections import Counter
@@ -20,11 +19,11 @@ import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _leases
 
 from tests.kernel import kills
+from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import Host
-from tests.kernel.test_topology import PEERS, everything, node
+from tests.kernel.looks import FOLDERS, everything, files, picture
 
 SOAK = 10 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 1
-FOLDERS = ("/etc/podnet-overlay", "/var/lib/podnet-overlay", "/var/lib/podnet-overlay/rollback")
 KILLS: Counter[str] = Counter()
 
 
@@ -69,34 +68,6 @@ DOCUMENTS: Mapping[str, dict[str, Any]] = {
     "b": {"document": _fewer(), "peers": dict(list(PEERS.items())[:2])},
     "none": {"state": "absent"},
 }
-
-
-def files(host: Host) -> set[str]:
-    """All paths where something of ours may be left."""
-    places = "/etc /var/lib /run /usr/local/sbin /usr/local/lib/podnet-overlay"
-    return set(
-        host.sh(f"find {places} -path /run/etc -prune -o -path /run/local -prune -o -print 2>/dev/null || true").split(
-            "\n"
-        )
-    )
-
-
-OWN = re.compile(
-    r"^\d+: |@if\d+|link-netnsid \d+|packets \d+ bytes \d+|\w*timer *\S+|port_(id|no) \S+|designated_\w+ \S+"
-    r"|state \w+|,LOWER_UP|NO-CARRIER,|,M-DOWN|linkdown"
-)
-"""What a device made anew has of its own: indexes, random MACs, timers; and what is counted."""
-
-
-def picture(host: Host) -> list[str]:
-    """What a document makes, in the words of ip and nft."""
-    text = host.sh(
-        "set +e; for n in '' $(ls /run/netns); do ip=\"ip ${n:+-n $n}\"; echo \"namespace $n\"; $ip -d link | grep -v 'link/ether';"
-        "$ip -4 -o addr; $ip -4 route; done; ip neigh show nud permanent; bridge fdb | grep dst; nft list ruleset;"
-        "find /etc/netns -type f; "
-        "sysctl net.ipv4.ip_forward net.ipv4.conf.all.arp_announce; cat /etc/netns/*/* /etc/cni/net.d/10-test.conf 2>/dev/null || true"
-    )
-    return sorted(OWN.sub("", line) for line in text.splitlines())
 
 
 def whole(host: Host) -> None:

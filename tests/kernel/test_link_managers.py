@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.far_end import PATIENCE, Place
+from tests.kernel.far_end import PATIENCE, Place, passes
 from tests.kernel.firewalls import bus, ended, needs
 from tests.kernel.hosts import Host
 from tests.kernel.overlays import NODES, converge, document, underlay
-from tests.kernel.test_foreign import passes
 
 DAEMON = "/usr/lib/systemd/systemd-networkd"
 UNDERLAY = "[Match]\\nName=eth1\\n[Network]\\nAddress=198.51.100.11/24\\nLinkLocalAddressing=no\\n"

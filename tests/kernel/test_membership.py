@@ -14,24 +14,12 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.fleets import UNREACHABLE, Fleet, Run, pods, told
 from tests.kernel.hosts import Host
-from tests.kernel.test_playbooks import UNREACHABLE, Fleet, Run, fleet_of, pods, told
-from tests.kernel.test_topology import routes
+from tests.kernel.looks import routes
 
 EVERYWHERE = {f"10.244.{number}.0/24" for number in range(3)}
 BOTH = {"10.244.0.0/24", "10.244.1.0/24"}
-
-
-@pytest.fixture
-def trio(tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(3, tmp_path) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(2, tmp_path) as fleet:
-        yield fleet
 
 
 def told_of(run: Run) -> dict[str, set[str]]:

@@ -15,8 +15,8 @@ from ansible_collections.podnet.overlay.plugins.module_utils._files import PODMA
 
 from tests.kernel.far_end import PROTOCOLS, Place, asked
 from tests.kernel.hosts import Host
+from tests.kernel.looks import bridge, ports
 from tests.kernel.overlays import MTUS, NETWORK, NODES, TABLE, document, overlay
-from tests.kernel.test_cni import bridge, ports
 
 NETAVARK = "/usr/lib/podman/netavark"
 BACKEND, CLIENT = "vxlan", "198.51.100.99"

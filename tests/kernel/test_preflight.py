@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.fleets import UNREACHABLE, Fleet, fleet_of
 from tests.kernel.hosts import Host
-from tests.kernel.test_playbooks import UNREACHABLE, Fleet, fleet_of
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kernel.documents import PEERS, node
+from tests.kernel.fleets import UNREACHABLE, Fleet
 from tests.kernel.hosts import Host
-from tests.kernel.test_playbooks import UNREACHABLE, Fleet, fleet_of
-from tests.kernel.test_topology import PEERS, everything, node
+from tests.kernel.looks import everything
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -177,12 +177,6 @@ def test_whether_the_watcher_runs_is_what_systemd_says(host: Host, ends: str, ru
 
 
 # ------------------------------------------------------------------------------------------------ the playbook
-
-
-@pytest.fixture
-def trio(tmp_path: Path) -> Iterator[Fleet]:
-    with fleet_of(3, tmp_path) as fleet:
-        yield fleet
 
 
 def table(out: str) -> dict[str, list[str]]:

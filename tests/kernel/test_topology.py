@@ -11,64 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import CHECKOUT, Host
+from tests.kernel.looks import everything, routes
 
 Twice = Callable[..., dict[str, Any]]
-
-PEERS = {"10.244.0.0/24": "198.51.100.11", "10.244.1.0/24": "198.51.100.12", "10.244.2.0/24": "198.51.100.13"}
-
-
-def node(**changes: Any) -> dict[str, Any]:
-    """The document of a node of the vxlan backend, which every test machine's kernel has."""
-    document: dict[str, Any] = {
-        "namespaces": [{"name": "web", "files": {"hosts": "127.0.0.1 localhost\n10.244.0.2 web\n"}}],
-        "links": [
-            {
-                "name": "cni0",
-                "kind": "bridge",
-                "mtu": 1450,
-                "address": "0a:58:0a:f4:00:01",
-                "addresses": ["10.244.0.1/24"],
-            },
-            {
-                "name": "veth-web",
-                "kind": "veth",
-                "mtu": 1450,
-                "master": "cni0",
-                "port": {"hairpin": True},
-                "peer": {"name": "eth0", "namespace": "web", "mtu": 1450, "addresses": ["10.244.0.2/24"]},
-            },
-            {
-                "name": "flannel.1",
-                "kind": "vxlan",
-                "mtu": 1450,
-                "address": "0e:58:0a:f4:00:00",
-                "addresses": ["10.244.0.0/32"],
-                "vxlan": {"id": 1, "local": "198.51.100.11", "link": "eth1", "port": 8472, "learning": False},
-            },
-        ],
-        "routes": [{"dst": "default", "via": "10.244.0.1", "dev": "eth0", "namespace": "web"}],
-        "sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}],
-        "firewall": {"local": "198.51.100.11", "backend": "vxlan", "port": 8472},
-        "peers": {"backend": "vxlan", "subnet": "10.244.0.0/24", "public_ip": "198.51.100.11", "dev": "flannel.1"},
-    }
-    return {**document, **changes}
-
-
-def everything(host: Host) -> str:
-    """All that a document may touch, without counters and timers, nor what a bridge learns and forgets."""
-    return host.sh(
-        "ip -d link | sed 's/gc_timer *[0-9.]*//; s/forward_delay_timer *[0-9.]*//';"
-        "ip -4 addr; ip -4 route show table all; ip neigh show nud permanent;"
-        "bridge fdb | grep permanent || true; nft list ruleset | sed 's/counter packets.*bytes [0-9]*//';"
-        "ip netns; ls -R /etc/netns 2>/dev/null || true;"
-        "sysctl -a 2>/dev/null | grep -E 'forward|accept_redirects' || true; ls /var/lib"
-    )
-
-
-def routes(host: Host, namespace: str = "") -> dict[str, tuple[str | None, str]]:
-    words = f"ip -j -n {namespace} route" if namespace else "ip -j route"
-    return {item["dst"]: (item.get("gateway"), item["dev"]) for item in host.json(words)}
 
 
 def test_a_document_becomes_what_the_kernel_shows(underlay: Host, twice: Twice) -> None:

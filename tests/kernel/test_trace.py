@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.kernel.test_playbooks import Fleet, fleet_of
+from tests.kernel.fleets import Fleet, fleet_of
 
 ENDS = ("-e", "from=web@node1", "-e", "to=web@node2")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.fleets import Fleet, fleet_of
 from tests.kernel.hosts import Host
-from tests.kernel.test_playbooks import Fleet, fleet_of
 
 SERVE = """
 import socket, sys

@@ -10,8 +10,8 @@ import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils._flow import flow
 
 from tests.kernel.hosts import Host
+from tests.kernel.looks import everything
 from tests.kernel.overlays import NODES, TABLE, TUNNELS, document, overlay, settings
-from tests.kernel.test_topology import everything
 
 BACKENDS = [pytest.param("ipip", marks=pytest.mark.ipip), "vxlan", "host-gw"]
 

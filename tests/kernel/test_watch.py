@@ -12,9 +12,9 @@ import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _metrics
 
 from tests.kernel import overlays
+from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import Host
-from tests.kernel.test_killed import picture
-from tests.kernel.test_topology import PEERS, node, routes
+from tests.kernel.looks import picture, routes
 
 SECONDS = 10.0
 """Far more than it takes: how long it takes is measured on virtual machines, and here others run at the same time."""
