@@ -39,6 +39,7 @@ PACKAGES = (
     "kmod",
     "linux-image-cloud-amd64",
     "netavark",
+    "netplan.io",
     "network-manager",
     "nftables",
     "openssh-server",

@@ -79,7 +79,8 @@ def quiet(node1: Machine) -> Iterator[None]:
     """Whatever a test starts on the node ends with it, and the overlay is as before."""
     yield
     node1.run(
-        "rm -f /etc/systemd/network/*all.network; networkctl reload; ufw --force disable; systemctl stop NetworkManager firewalld;"
+        "rm -f /etc/systemd/network/*all.network /run/systemd/network/10-netplan-* /etc/netplan/50-*; networkctl reload;"
+        "ufw --force disable; systemctl stop NetworkManager firewalld;"
         "systemctl stop docker.socket docker containerd; rm -rf /run/NetworkManager /etc/NetworkManager/conf.d/50-*;"
         "ip link del docker0; iptables -P FORWARD ACCEPT; iptables -F; iptables -t nat -F; iptables -X; podnet-overlay apply",
         timeout=200,
@@ -91,13 +92,16 @@ ALL = r"printf '[Match]\nName=%s\n[Network]\nLinkLocalAddressing=no\n' >/etc/sys
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
-    "files",
-    ["", ALL.format(file="99-all.network") % "*", ALL.format(file="00-all.network") % "[!e]*"],
-    ids=["its defaults", "a file for all links", "a file for all links before all others"],
+    ("having", "script"),
+    [
+        ("its defaults", "true"),
+        ("a file for all links", ALL.format(file="99-all.network") % "*"),
+        ("a file for all links before all others", ALL.format(file="00-all.network") % "[!e]*"),
+    ],
 )
-def test_networkd_is_restarted(node1: Machine, files: str) -> None:
-    seconds = silence(node1, f"{files or 'true'}; systemctl restart systemd-networkd; sleep 2; networkctl reload")
-    report(f"systemd-networkd restarted and reloaded with {files or 'its defaults'}", seconds)
+def test_networkd_is_restarted(node1: Machine, having: str, script: str) -> None:
+    seconds = silence(node1, f"{script}; systemctl restart systemd-networkd; sleep 2; networkctl reload")
+    report(f"systemd-networkd restarted and reloaded with {having}", seconds)
     assert seconds < LIMIT
 
 
@@ -128,6 +132,27 @@ def test_networkmanager_that_has_taken_the_links_lets_go(node1: Machine) -> None
     node1.sh("podnet-overlay diff")
     states = dict(line.split(":") for line in node1.sh("nmcli -t -f DEVICE,STATE device").splitlines())
     assert {states[link] for link in ("cni0", "flannel.ipip", "veth-web", "veth-db")} == {"unmanaged"}
+
+
+NETPLAN = r"""printf 'network: {version: 2, renderer: %s, ethernets: {all: {match: {name: "[cfv]*"}, dhcp4: false}}}\n' \
+    RENDERER >/etc/netplan/50-all.yaml; chmod 600 /etc/netplan/50-all.yaml"""
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("renderer", "before", "written"),
+    [
+        ("networkd", "true", "/run/systemd/network/10-netplan-all.network"),
+        ("NetworkManager", TAKES_ALL, "/run/NetworkManager/system-connections/netplan-all.nmconnection"),
+    ],
+)
+def test_netplan_is_applied_for_all_links(node1: Machine, renderer: str, before: str, written: str) -> None:
+    yaml = NETPLAN.replace("RENDERER", renderer)
+    seconds = silence(node1, f"{before}; {yaml}; netplan apply; sleep 6; netplan apply", 8)
+    report(f"netplan applied twice for all links, by {renderer}", seconds)
+    assert "[cfv]*" in node1.sh(f"cat {written}")
+    assert seconds < LIMIT
+    node1.sh("podnet-overlay diff")
 
 
 @pytest.mark.usefixtures("quiet")
