@@ -31,8 +31,8 @@ options:
       - V(present) brings the host to O(document).
       - V(absent) removes all that the document of this O(name) owns and writes back the sysctls that it changed. Forwarding stays on
         where something else on the host needs it by now, with a warning that says what.
-      - V(confirmed) keeps the last change of the document, which O(confirm_timeout) would undo. It needs a new connection to tell
-        anything, C(reset_connection) of M(ansible.builtin.meta).
+      - V(confirmed) keeps the last change of the document, which O(confirm_timeout) would undo. The controller does that by itself after
+        a change, unless the task is C(async).
     type: str
     choices: [present, absent, confirmed]
     default: present
@@ -127,9 +127,10 @@ options:
     version_added: 0.3.0
   confirm_timeout:
     description:
-      - Seconds after which the host undoes a change by itself, unless O(state=confirmed) comes before. V(0) for never.
-      - The time begins anew when the change is made. What is gone back to is the document that was confirmed last, or none. A reboot
-        undoes the change too. Any run without this confirms, since it has reached the host.
+      - Seconds after which the host undoes a change by itself, unless the controller confirms it over a new connection. V(0) for never.
+      - The time begins anew when the change is made, and the controller confirms at once, whatever other hosts do. Where it cannot, the
+        task fails. What the host goes back to is the document that was confirmed last, or none. A reboot undoes an unconfirmed change
+        too. Any run without this confirms, since it has reached the host.
       - It needs what the role P(podnet.overlay.node#role) installs.
     type: int
     default: 0
@@ -198,11 +199,11 @@ operations:
     - add address 10.244.0.0/32 dev flannel.ipip
     - add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet
 unconfirmed:
-  description: Whether a change waits to be confirmed, of this run or of one before that nobody confirmed.
+  description: Whether a change still waits to be confirmed, as after a task that is C(async).
   returned: success and O(confirm_timeout) is not V(0)
   type: bool
   version_added: 0.4.0
-  sample: true
+  sample: false
 mistakes:
   description: Each thing that is wrong with the document or in its way.
   returned: when the input or the host's state does not allow the document

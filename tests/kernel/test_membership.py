@@ -323,6 +323,7 @@ def test_a_change_that_cuts_a_host_off_is_undone_there_and_nowhere_else(pair: Fl
     done = pair.play("overlay", "-e", "overlay_confirm_timeout=8")
     assert done.code != 0
     assert "Not converged: node2." in done.out
+    assert "node2 undoes its change by itself within 8 s, since it cannot be confirmed" in done.out
     assert mtu(node1) == 1400
     deadline = time.monotonic() + 20
     while mtu(node2) != 1450 and time.monotonic() < deadline:
@@ -335,3 +336,15 @@ def test_a_change_that_cuts_a_host_off_is_undone_there_and_nowhere_else(pair: Fl
     assert mtu(node2) == 1400
     assert node2.run("test", "-e", pending, check=False).returncode == 1
     assert not any(pair.works("overlay", "-e", "overlay_confirm_timeout=30").changed.values())
+
+
+def test_a_host_is_confirmed_at_once_and_not_when_slower_ones_are_done(pair: Fleet) -> None:
+    pair.works("overlay")
+    pair.group["overlay_mtu"] = 1400
+    script = pair.folder / "node2"
+    script.write_text(script.read_text().replace("#!/bin/sh\n", "#!/bin/sh\nsleep 6\n"))
+    done = pair.play("overlay", "-e", "overlay_confirm_timeout=4")
+    assert done.code != 0
+    assert "Not converged: node2." in done.out
+    assert "node2 has undone its change by itself, since 4 s were over before it could be confirmed" in done.out
+    assert {name: mtu(host) for name, host in pair.hosts.items()} == {"node1": 1400, "node2": 1450}
