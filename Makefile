@@ -9,7 +9,7 @@ VERSION  := $(shell sed -n 's/^version: //p' galaxy.yml)
 ARTIFACT := .cache/podnet-overlay-$(VERSION).tar.gz
 
 QUICK := $(if $(ROOT),kernel) ruff mypy oldest yamllint ansible-lint unit
-FULL  := molecule-ipip kernel-ipip $(if $(ROOT),kernel) labs $(if $(ROOT),kernel-old) molecule-default sanity units importer \
+FULL  := molecule-ipip kernel-ipip life $(if $(ROOT),kernel) labs $(if $(ROOT),kernel-old) molecule-default sanity units importer \
 	$(filter-out kernel,$(QUICK)) artifact docs changelog # the longest first: two run at a time
 
 # What the quick gates need of Debian or Ubuntu, and what virtual machines and containers need besides.
@@ -88,7 +88,7 @@ kernel-old: $(VENV) .cache/pyroute2-0.7.2 ## the engine's with Debian 12's pyrou
 kernel-ipip: $(VENV) ## the tests that need IPIP, on a virtual machine
 	@tests/gates/kernel-ipip $(ARGS)
 
-life: $(VENV) ## what life does to hosts: faults, reboots, other network tools; on virtual machines
+life: $(VENV) ## what life does to hosts: faults, kills, a teardown; on virtual machines
 	@tests/gates/life $(ARGS)
 
 labs: $(VENV) ## the labs: each made, proved, made again, removed; here and on a virtual machine
@@ -143,4 +143,4 @@ SHIPPED := $(shell find *.md *.rst LICENSE galaxy.yml changelogs docs inventorie
 $(ARTIFACT): $(VENV) $(SHIPPED)
 	@$(MAKE) --no-print-directory build
 
-.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old life
+.PHONY: help check test build soak bench format clean system $(FULL) kernel kernel-old

@@ -152,6 +152,12 @@ def is_running(lab: Lab) -> bool:
     return containers.is_running(lab.name)
 
 
+def cut_power(lab: Lab, host: str) -> None:
+    """A machine loses its power and has it again at once."""
+    lab.check_host(host)
+    machines.cut_power(lab.folder / f"{host}.pid")
+
+
 def copy(lab: Lab, host: str, target: str) -> None:
     """Puts the checkout's files, as git knows them with what is not yet committed, into TARGET on HOST."""
     lab.check_host(host)

@@ -136,6 +136,19 @@ def stop(pid_file: Path) -> None:
     pid_file.unlink(missing_ok=True)
 
 
+def cut_power(pid_file: Path) -> None:
+    """The machine of PID_FILE loses its power, whatever it is writing, and has it again at once: it boots from its disk."""
+    pid = _living(pid_file)
+    if pid is None:
+        raise LabError(f"there is no machine at {pid_file}.")
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    os.kill(pid, signal.SIGKILL)
+    _gone(pid_file, 5)
+    if "-loadvm" in words:
+        words = words[: words.index("-loadvm")] + words[words.index("-loadvm") + 2 :]
+    run(words, what=f"starting {pid_file.stem} again", timeout=PATIENCE)
+
+
 def is_running(pid_file: Path) -> bool:
     return _living(pid_file) is not None
 

@@ -6,6 +6,7 @@ With PODNET_LAB=NAME an overlay that is there already is used and stays: `python
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -83,19 +84,36 @@ class Fleet:
     def machine(self, name: str) -> Machine:
         return Machine(self.lab, name)
 
-    def play(self, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run a playbook on the lab; it may fail."""
+    def playing(self, playbook: str, *options: str) -> subprocess.Popen[str]:
+        """A run of a playbook on the lab, in a session of its own."""
         ansible = Path(sys.executable).parent / "ansible-playbook"
-        return subprocess.run(
+        return subprocess.Popen(
             [str(ansible), "-i", INVENTORY, f"playbooks/{playbook}.yml", *options],
             cwd=labs.CHECKOUT,
             env={**os.environ, "PODNET_LAB": self.lab.name, "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-            timeout=600,
+            start_new_session=True,
         )
+
+    def play(self, playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook on the lab; it may fail."""
+        with self.playing(playbook, *options) as run:
+            try:
+                said = run.communicate(timeout=600)[0]
+            except BaseException:
+                os.killpg(run.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(run.args, run.returncode, said)
+
+
+def look(node: Machine) -> list[str]:
+    """All that an overlay has in the node's kernel, in lines that are the same whenever the node is."""
+    node.send(HERE / "measure.py", "/run/measure.py")
+    found: list[str] = json.loads(node.sh("python3 /run/measure.py look"))
+    return found
 
 
 @pytest.fixture(scope="session")

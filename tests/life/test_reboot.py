@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import difflib
-import json
 import random
 import re
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _leases
 
-from tests.life.conftest import HERE, POD, Fleet, Machine, record
+from lab import labs
+from tests.life.conftest import POD, Fleet, Machine, look, record
 
 pytestmark = pytest.mark.soak  # minutes each
 
 PATIENCE = 420.0
 """Seconds an emulated machine may take to boot, on a busy one."""
 WRITES = """
-import sys
-sys.path.insert(0, "/usr/local/lib/podnet-overlay")
-from podnet_overlay import _engine, _state
+import ipaddress, shutil, sys
+shutil.copytree("/usr/local/lib/podnet-overlay", "/root/engine", dirs_exist_ok=True)
+shutil.copy("/root/_leases.py", "/root/engine/podnet_overlay")
+sys.path.insert(0, "/root/engine")
+from podnet_overlay import _engine, _leases, _state
 
 document = dict(_state.load("overlay").document)
+subnets = list(ipaddress.ip_network("10.244.0.0/16").subnets(new_prefix=24))
 number = 0
 print("writing", flush=True)
-while True:  # another route each time: both the document and the kernel change
+while True:  # another route each time: both the document and the kernel change; and the leases of a fleet, as a controller writes them
     number = number % 200 + 1
     route = {"dst": "192.0.2.%d/32" % number, "type": "blackhole"}
     changed = {**document, "routes": [*(each for each in document["routes"] if each["dst"][:7] != "192.0.2"), route]}
     _engine.converge(_state.desired_state(changed, "overlay"), owner="overlay", document=changed)
+    nodes = {"node%d" % each: _leases.Lease(subnets[each], "192.0.2.%d" % number) for each in range(200)}
+    _leases.save("/root/leases.yml", _leases.Leases(ipaddress.ip_network("10.244.0.0/16"), nodes))
     print(number, flush=True)
 """
 SYNC = "sync; sleep 1"
-
-
-def look(node: Machine) -> list[str]:
-    node.send(HERE / "measure.py", "/run/measure.py")
-    return json.loads(node.sh("python3 /run/measure.py look"))
 
 
 def boot_of(node: Machine) -> str:
@@ -63,15 +65,17 @@ def booted(node: Machine, boot: str, began: float) -> float:
 
 
 def cut_power(node: Machine) -> tuple[str, int]:
-    """Reset the machine, without a word to anybody, while documents are written; its boot, and the seed of the moment."""
+    """The machine loses its power while documents and leases are written; its boot until then, and the seed of the moment."""
     seed = time.time_ns() % 100000
-    pause = random.Random(seed).uniform(0, 3)
+    node.send(Path(_leases.__file__), "/root/_leases.py")
     node.sh(f"cat >/root/writes.py <<'END'\n{WRITES}\nEND\n{SYNC}")
     boot = boot_of(node)
-    node.run(
-        f"(python3 /root/writes.py >/run/writes 2>&1 & until [ $(wc -l </run/writes) -ge 3 ]; do sleep 0.1; done;"
-        f" sleep {pause}; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &"
+    node.sh(
+        "python3 /root/writes.py >/run/writes 2>&1 </dev/null &"
+        " for _ in $(seq 600); do [ $(wc -l </run/writes) -ge 3 ] && exit; sleep 0.1; done; cat /run/writes; exit 1"
     )
+    time.sleep(random.Random(seed).uniform(0, 3))
+    labs.cut_power(node.lab, node.name)
     return boot, seed
 
 
@@ -126,6 +130,9 @@ def test_power_lost_in_the_middle_of_a_change_tears_nothing(
         node2.sh(
             f"for file in {folder}/*.json; do python3 -m json.tool <$file >/dev/null; done; ! ls -A {folder} | grep -v json$"
         )
+    leases = _leases.parse(node2.sh("cat /root/leases.yml"), "leases.yml")
+    assert len(leases.nodes) == 200
+    assert len({lease.public_ip for lease in leases.nodes.values()}) == 1
     node2.sh("podnet-overlay diff")  # whichever document it was, that it has
     done = fleet.play("overlay")
     assert done.returncode == 0, done.stdout
