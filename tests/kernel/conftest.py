@@ -27,7 +27,8 @@ def underlay(host: Host) -> Host:
     """A host with an underlay interface eth1 (198.51.100.11/24), the other end of which is in a namespace ``wire``."""
     host.sh(
         "ip netns add wire; ip link add eth1 type veth peer name eth1 netns wire; ip addr add 198.51.100.11/24 dev eth1;"
-        "ip link set eth1 up; ip -n wire addr add 198.51.100.12/24 dev eth1; ip -n wire link set eth1 up"
+        "ip link set eth1 up; ip -n wire addr add 198.51.100.12/24 dev eth1; ip -n wire link set eth1 up;"
+        "until ip link show eth1 | grep -q 'state UP'; do sleep 0.01; done"  # its routes say linkdown until then
     )
     return host
 

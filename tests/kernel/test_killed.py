@@ -5,6 +5,8 @@ What follows from one seed is chosen anew in each run, and PODNET_SEED repeats i
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import random
@@ -20,24 +22,40 @@ from ansible_collections.podnet.overlay.plugins.module_utils import _leases
 
 from tests.kernel import kills
 from tests.kernel.documents import PEERS, node
-from tests.kernel.hosts import Host
+from tests.kernel.hosts import FORK, Host
 from tests.kernel.looks import FOLDERS, everything, files, picture
 
 SOAK = 10 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 1
 KILLS: Counter[str] = Counter()
+KILLED_PLANS = FORK.Value("i", 0)  # in processes of their own
 
 
 def controller(folder: Path) -> Any:
-    """A fleet with its leases, where all of ansible-core is: a lab machine has but a part."""
-    pytest.importorskip("ansible.errors")
+    """A fleet with its leases."""
     from tests.unit.plugins.action.test_plan import Fleet
 
     return Fleet(folder)
 
 
+def on_the_controller(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a process of its own: a module takes itself for the controller where that has been imported."""
+
+    @pytest.mark.skipif(
+        not importlib.util.find_spec("ansible.errors"), reason="a lab machine has a part of ansible-core"
+    )
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        process = FORK.Process(target=test, kwargs=fixtures)
+        process.start()
+        assert _ended(process) == 0
+
+    return run
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _told(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
+    KILLS.update({"controller": KILLED_PLANS.value} if KILLED_PLANS.value else {})
     if not KILLS:
         return
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -224,6 +242,7 @@ def test_an_installation_killed_at_the_command_itself_leaves_nothing(underlay: H
 
 
 @pytest.mark.parametrize("part", range(SOAK))
+@on_the_controller
 def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int) -> None:
     chance = random.Random(f"{kills.SEED} leases {part}")
     fleet = controller(tmp_path)
@@ -237,7 +256,7 @@ def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int)
             if died:
                 break
             known = seen
-        KILLS["controller"] += 1
+        KILLED_PLANS.value += 1
         step = f"PODNET_SEED={kills.SEED}: {names} killed at {at}"
         _leases.load(str(fleet.leases))
         fleet.run()
@@ -246,6 +265,7 @@ def test_the_controller_killed_while_it_writes_leases(tmp_path: Path, part: int)
         assert left == {fleet.leases.name}, step
 
 
+@on_the_controller
 def test_two_plans_at_once_leave_leases_that_both_have_part_in(tmp_path: Path) -> None:
     fleet = controller(tmp_path)
     everyone = dict(fleet.variables)
@@ -267,6 +287,7 @@ def test_two_plans_at_once_leave_leases_that_both_have_part_in(tmp_path: Path) -
     assert not fleet.run()["changed"]
 
 
+@on_the_controller
 def test_leases_on_a_full_disk_stay_as_they_were(host: Host) -> None:
     host.sh("mount -t tmpfs -o size=12k none /mnt")
     fleet = controller(Path("/mnt"))

@@ -590,7 +590,8 @@ def test_a_broken_path_is_told_where_it_breaks(standing: tuple[str, dict[str, Ho
         hosts[fault.node].module(
             "topology", name="overlay", document=document(fault.node, backend, firewall={}), peers=TABLE
         )
-    hosts["node1"].run("ip netns exec web ping -c 1 -w 5 10.244.1.3")
+    # A neighbour that could not be found is unreachable until the kernel has asked once more.
+    hosts["node1"].sh("for _ in $(seq 10); do ip netns exec web ping -c 1 -W 1 10.244.1.3 && exit; done; exit 1")
 
 
 def test_a_mark_that_one_rule_sets_and_another_drops_is_followed(standing: tuple[str, dict[str, Host]]) -> None:

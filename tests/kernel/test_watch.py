@@ -116,7 +116,7 @@ def test_what_is_fought_over_is_left_alone_and_the_rest_is_not(watched: Watched)
     finally:
         fighter.kill()
         fighter.communicate()
-    watched.until(lambda: watched.value("held", document="overlay") == 0, 40)
+    watched.until(lambda: watched.value("held", document="overlay") == 0, 90)
     watched.repaired()
     assert "route 10.244.1.0/24 " in next(line for line in watched.end().splitlines() if "again and again" in line)
 
