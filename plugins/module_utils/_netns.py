@@ -40,8 +40,8 @@ def identity(name: str = "") -> tuple[int, int]:
 
 
 def everywhere() -> list[str]:
-    """A path for each network namespace that can be seen: this one, those with a name, and those of processes."""
-    paths = ["/proc/self/ns/net", *(os.path.join(FOLDER, name) for name in names())]
+    """A path for each network namespace that can be seen: this one, those with a name or mounted elsewhere, and those of processes."""
+    paths = ["/proc/self/ns/net", *(os.path.join(FOLDER, name) for name in names()), *_mounted()]
     paths += ["/proc/%s/ns/net" % pid for pid in os.listdir("/proc") if pid.isdecimal()]
     found: dict[tuple[int, int], str] = {}
     for path in paths:
@@ -95,6 +95,13 @@ def loopback_alias() -> str:
             return reply[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
         at += max(4, (length + 3) & ~3)
     return ""
+
+
+def _mounted() -> list[str]:
+    """Where namespaces are mounted (proc_pid_mountinfo(5)): Docker's overlay networks have some with no process in them."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        mounts = [line.split() for line in file]
+    return [mount[4] for mount in mounts if mount[3].startswith("net:[")]
 
 
 def _is_namespace(path: str) -> bool:

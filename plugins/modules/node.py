@@ -22,9 +22,10 @@ options:
     description:
       - V(present) brings what O(missing) names.
       - V(absent) removes C(/etc/modules-load.d/podnet-overlay.conf) and C(/etc/iproute2/rt_protos.d/podnet-overlay.conf),
-        and unloads ipip if this module loaded it and no network namespace of any process, nor one with a name, has a tunnel of
-        it. With ipip goes C(tunl0), which the kernel makes with it. What is installed goes too, unless other documents of the
-        host need it.
+        and unloads ipip and vxlan if this module loaded them and no network namespace that can be seen (of a process, with a
+        name, or mounted) has a link of them. With ipip goes C(tunl0), which the kernel makes with it. The modules bridge and veth
+        stay, since whoever starts a container may make a link of theirs at any moment. What is installed goes too, unless other
+        documents of the host need it.
     type: str
     choices: [present, absent]
     default: present
@@ -121,7 +122,8 @@ def main() -> None:
     load: list[str] = []
     unload: list[str] = []
     if absent:
-        unload = ["ipip"] if "ipip" in _node.loaded_by_role(boot) and _unused(module) else []
+        own = _node.loaded_by_role(boot)
+        unload = [kind for kind in _node.TUNNELS if kind in own and _unused(module, kind, gone)]
         after = {_node.BOOT_FILE: "", _node.PROTOCOL_FILE: "", **({} if kept else _package.installed())}
     else:
         wanted = _named(missing, "module", "kernel")
@@ -135,14 +137,13 @@ def main() -> None:
     units = _units(watch=watch, absent=absent) if "file:engine" in missing or (absent and not kept) else []
 
     if not module.check_mode:
-        for words in (["--all", *load] if load else [], ["--remove", *unload] if unload else []):
-            if words:
-                module.run_command([module.get_bin_path("modprobe", required=True), *words], check_rc=True)
         if absent:
+            _modprobe(module, "--remove", unload)
             _systemctl(module, units)
             for path in before:
                 discard(path)  # what a killed run left
         _write(module, after)
+        _modprobe(module, "--all", load)  # after the note: a module without one is taken for somebody else's
         if absent and not kept:
             shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
             shutil.rmtree(RUN, ignore_errors=True)
@@ -215,17 +216,35 @@ def _touches_units(files: Files) -> bool:
     return _node.has_systemd() and any(path.startswith(_package.UNITS) for path in files)
 
 
-def _unused(module: AnsibleModule) -> bool:
-    """Whether ipip is loaded and no namespace has a tunnel of it, since unloading deletes all: those of processes and those with a name."""
-    if not os.path.isdir("/sys/module/ipip"):
+def _modprobe(module: AnsibleModule, way: str, names: list[str]) -> None:
+    if names:
+        module.run_command([module.get_bin_path("modprobe", required=True), way, *names], check_rc=True)
+
+
+def _unused(module: AnsibleModule, kind: str, gone: set[str]) -> bool:
+    """Whether the module *kind* is loaded, no other module needs it, and no namespace has a link of it but of documents in *gone*.
+
+    Unloading would delete them all, wherever they are: the kernel does not count links as users.
+    """
+    if text_of(f"/sys/module/{kind}/refcnt").strip() != "0":
         return False
     ip = module.get_bin_path("ip", required=True, opt_dirs=["/usr/sbin", "/sbin"])
+    own = {_node.OWNER + name for name in gone}
 
-    def tunnels() -> list[t.Any]:
-        _code, out, _err = module.run_command([ip, "-j", "link", "show", "type", "ipip"], check_rc=True)
-        return [link for link in json.loads(out or "[]") if "UP" in link["flags"] or link.get("ifname") != "tunl0"]
+    def links() -> list[t.Any]:
+        _code, out, _err = module.run_command([ip, "-j", "link", "show", "type", kind], check_rc=True)
+        found = [link for link in json.loads(out or "[]") if link and link.get("ifalias") not in own]
+        return [link for link in found if "UP" in link["flags"] or link.get("ifname") != "tunl0"]  # comes with ipip
 
-    return not any(_netns.inside(path, tunnels) for path in _netns.everywhere())
+    for path in _netns.everywhere():
+        try:
+            if _netns.inside(path, links):
+                return False
+        except OSError:
+            if os.path.exists(path):
+                raise
+            return _unused(module, kind, gone)  # a process ended, and others may be in its namespace: look again
+    return True
 
 
 def _write(module: AnsibleModule, files: Files) -> None:

@@ -1,6 +1,11 @@
-"""node: what a host needs besides packages. Kernel modules themselves are tested on virtual machines."""
+"""node: what a host needs besides packages. Real kernel modules are tested on virtual machines; here modprobe only says that it did it."""
 
 from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils import _netns
 
 from tests.kernel.hosts import Host
 
@@ -14,6 +19,40 @@ MISSING = [
     "kernel:vxlan",
     "file:rt_protos",
 ]  # bridge, vxlan are here
+MODPROBE = f"""\
+#!/bin/sh
+way=$1; shift
+cat {BOOT} >/run/noted 2>/dev/null
+for name; do
+    case $way in
+    --all) mkdir -p /sys/module/$name; echo 0 >/sys/module/$name/refcnt;;
+    --remove) rm -r /sys/module/$name;;
+    esac
+done
+"""
+
+
+def program(host: Host, name: str, script: str) -> None:
+    host.run("sh", "-euc", f"cat >/usr/local/sbin/{name} <<'EOF'\n{script}EOF\nchmod 755 /usr/local/sbin/{name}")
+
+
+@pytest.fixture
+def modular(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose kernel has nothing built in, and which sees its own processes only, although it shares /proc with others."""
+    host.sh("mount -t tmpfs none /sys/module")
+    program(host, "modprobe", MODPROBE)
+    own, everywhere = os.stat(f"/proc/{host.pid}/ns/mnt").st_ino, _netns.everywhere
+
+    def is_own(path: str) -> bool:
+        mounts = path.replace("/net", "/mnt")
+        return not path.startswith("/proc/") or (os.path.exists(mounts) and os.stat(mounts).st_ino == own)
+
+    monkeypatch.setattr(_netns, "everywhere", lambda: [path for path in everywhere() if is_own(path)])
+    return host
+
+
+def loaded(host: Host) -> set[str]:
+    return set(host.run("ls /sys/module").stdout.split())
 
 
 def test_files_are_written_as_predicted_and_once(host: Host) -> None:
@@ -43,3 +82,84 @@ def test_absent_removes_the_files_and_what_node_info_said_is_missing_again(host:
     assert host.module("node", state="absent")["changed"]
     assert not host.module("node", state="absent")["changed"]
     assert "file:rt_protos" in host.module("node_info")["missing"]
+
+
+# ------------------------------------------------------------------------------------------------ kernel modules
+
+
+def test_what_is_loaded_is_written_down_before(modular: Host) -> None:
+    assert modular.module("node", missing=["module:ipip", "boot:ipip"])["loaded"] == ["ipip"]
+    assert "# loaded: ipip" in modular.run("cat /run/noted").stdout.splitlines()
+
+
+def test_what_cannot_be_written_down_is_not_loaded(modular: Host) -> None:
+    modular.sh("mkdir -p /etc/modules-load.d; mount -t tmpfs -o ro none /etc/modules-load.d")
+    answer = modular.module("node", missing=["module:ipip", "boot:ipip"], fails=True)
+    assert answer["msg"].startswith(f"cannot write {BOOT} (Read-only file system)")
+    assert loaded(modular) == set()
+
+
+def test_what_was_loaded_and_nobody_uses_is_unloaded(modular: Host) -> None:
+    modular.module("node", missing=["module:vxlan", "module:ipip", "module:bridge", "boot:vxlan", "boot:ipip"])
+    assert loaded(modular) == {"vxlan", "ipip", "bridge"}
+    predicted = modular.module("node", state="absent", check=True)
+    done = modular.module("node", state="absent")
+    assert predicted["unloaded"] == done["unloaded"] == ["ipip", "vxlan"]
+    assert loaded(modular) == {"bridge"}
+    assert modular.module("node", state="absent")["unloaded"] == []
+
+
+def test_what_others_loaded_stays(modular: Host) -> None:
+    modular.sh("modprobe --all vxlan")
+    modular.module("node", missing=["boot:vxlan"])
+    assert modular.module("node", state="absent")["unloaded"] == []
+    assert loaded(modular) == {"vxlan"}
+
+
+def test_a_module_stays_that_the_kernel_needs(modular: Host) -> None:
+    modular.module("node", missing=["module:vxlan", "boot:vxlan"])
+    modular.sh("echo 1 >/sys/module/vxlan/refcnt")  # as another module that is built on it does
+    assert modular.module("node", state="absent")["unloaded"] == []
+
+
+@pytest.mark.parametrize("where", ["here", "in a namespace", "in a process's", "in one mounted elsewhere"])
+def test_a_module_stays_while_a_link_of_it_is_anywhere(modular: Host, where: str) -> None:
+    modular.module("node", missing=["module:vxlan", "boot:vxlan"])
+    device = "link add theirs type vxlan id 7 dstport 4789"
+    if where == "here":
+        modular.sh(f"ip {device}")
+    else:
+        modular.sh(f"ip netns add their; ip -n their {device}")
+    holder = modular.popen("nsenter", "--net=/run/netns/their", "sleep", "60") if where == "in a process's" else None
+    if holder:
+        modular.sh(
+            "while ! ip netns pids their | grep -q .; do sleep 0.01; done; umount /run/netns/their; rm /run/netns/their"
+        )
+    if where == "in one mounted elsewhere":  # as Docker does, of overlay networks without a process in them
+        modular.sh("mkdir -p /run/docker/netns; touch /run/docker/netns/their")
+        modular.sh("mount --bind /run/netns/their /run/docker/netns/their; ip netns del their")
+    try:
+        assert modular.module("node", state="absent")["unloaded"] == []
+        assert loaded(modular) == {"vxlan"}
+    finally:
+        if holder:
+            holder.kill()
+            holder.communicate()
+
+
+def test_check_mode_takes_the_document_for_gone_and_nothing_else(modular: Host) -> None:
+    modular.module("node", missing=["module:vxlan", "boot:vxlan"])
+    modular.sh("ip link add flannel.1 type vxlan id 1 dstport 8472; ip link set flannel.1 alias podnet.overlay:overlay")
+    assert modular.module("node", state="absent", check=True)["unloaded"] == ["vxlan"]
+    modular.sh("ip link set flannel.1 alias podnet.overlay:other")
+    assert modular.module("node", state="absent", check=True)["unloaded"] == []
+    modular.sh("ip link del flannel.1")
+    assert modular.module("node", state="absent")["unloaded"] == ["vxlan"]
+
+
+def test_a_process_that_ends_meanwhile_is_passed_over(modular: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    modular.module("node", missing=["module:vxlan", "boot:vxlan"])
+    everywhere = _netns.everywhere
+    ended = ["/proc/4194305/ns/net"]  # no process has that number: PID_MAX_LIMIT
+    monkeypatch.setattr(_netns, "everywhere", lambda: [ended.pop()] if ended else everywhere())
+    assert modular.module("node", state="absent")["unloaded"] == ["vxlan"]
