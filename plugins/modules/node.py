@@ -83,6 +83,7 @@ kept:
   version_added: 0.4.0
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -93,7 +94,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _cli, _netns, _node, _package, _rollback, _state
 from ..module_utils._atomic import discard, text_of, write_atomically
-from ..module_utils._module import python_with_pyroute2
+from ..module_utils._module import guarded, python_with_pyroute2
 
 PROTOCOL = f"{_node.OWN_PROTOCOLS[0]}\t{_node.OWN_PROTOCOLS[1]}\n"
 CARRIED = _cli
@@ -102,6 +103,9 @@ RUN = "/run/podnet-overlay"
 
 Files = dict[str, str]
 """Text by path; '' for a file that is not there."""
+Answer = dict[str, t.Any]
+Calls = list[list[str]]
+"""Words for systemctl."""
 
 
 def main() -> None:
@@ -114,6 +118,20 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+
+    def run() -> Answer:
+        # Two runs would prepare the same files.
+        with contextlib.nullcontext() if module.check_mode else _state.locked():
+            answer, starting = _bring(module)
+        if not module.check_mode:
+            _systemctl(module, starting)  # by now, since what systemd starts may wait for the lock
+        return answer
+
+    module.exit_json(**guarded(module, run))
+
+
+def _bring(module: AnsibleModule) -> tuple[Answer, Calls]:
+    """Bring or take away everything but what systemd starts; the answer, and what to ask systemctl for then."""
     missing, watch = module.params["missing"], module.params["watch"]
     absent = module.params["state"] == "absent"
     boot = text_of(_node.BOOT_FILE)
@@ -147,22 +165,22 @@ def main() -> None:
         if absent and not kept:
             shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
             shutil.rmtree(RUN, ignore_errors=True)
-        if _touches_units(after):
-            _systemctl(module, [["daemon-reload"]])
-        if not absent:
-            restart = [["restart", _package.WATCHER]] if watch and units + _package.of_engine(after) else []
-            _systemctl(module, [*units, *(restart if _node.has_systemd() else [])])
-    module.exit_json(
-        changed=bool(load or unload or after or units),
-        loaded=load,
-        unloaded=unload,
-        kept=kept,
-        diff=[
+    starting = [["daemon-reload"]] if _touches_units(after) else []
+    if not absent:
+        restart = [["restart", _package.WATCHER]] if watch and units + _package.of_engine(after) else []
+        starting += [*units, *(restart if _node.has_systemd() else [])]
+    answer = {
+        "changed": bool(load or unload or after or units),
+        "loaded": load,
+        "unloaded": unload,
+        "kept": kept,
+        "diff": [
             {"before_header": path, "after_header": path, "before": before[path], "after": after[path]}
             for path in after
             if not path.startswith(_package.FOLDER) or path == _package.DIGEST
         ],
-    )
+    }
+    return answer, starting
 
 
 def _named(missing: list[str], *kinds: str) -> list[str]:
@@ -194,7 +212,7 @@ def _python(module: AnsibleModule) -> str:
     return t.cast(str, found)
 
 
-def _units(*, watch: bool, absent: bool) -> list[list[str]]:
+def _units(*, watch: bool, absent: bool) -> Calls:
     """What systemctl has to do so that the units are enabled as wanted."""
     if not _node.has_systemd():
         return []
@@ -207,7 +225,7 @@ def _units(*, watch: bool, absent: bool) -> list[list[str]]:
     return found
 
 
-def _systemctl(module: AnsibleModule, calls: list[list[str]]) -> None:
+def _systemctl(module: AnsibleModule, calls: Calls) -> None:
     for words in calls:
         module.run_command([module.get_bin_path("systemctl", required=True), *words], check_rc=True)
 
@@ -249,12 +267,14 @@ def _unused(module: AnsibleModule, kind: str, gone: set[str]) -> bool:
 
 def _write(module: AnsibleModule, files: Files) -> None:
     """Write the files whole, and remove those without text. The digest goes first and comes last: it says that the rest is there."""
-    if _package.of_engine(files) and os.path.exists(_package.DIGEST):
-        os.unlink(_package.DIGEST)
-    for path in sorted(files, key=lambda path: path == _package.DIGEST):
+    steps = [(path, text) for path, text in files.items() if path != _package.DIGEST]
+    if _package.of_engine(files):
+        digest = files.get(_package.DIGEST, text_of(_package.DIGEST))
+        steps = [(_package.DIGEST, ""), *steps, (_package.DIGEST, digest)]
+    for path, text in steps:
         try:
-            if files[path]:
-                write_atomically(path, files[path], 0o755 if path == _rollback.COMMAND else 0o644)
+            if text:
+                write_atomically(path, text, 0o755 if path == _rollback.COMMAND else 0o644)
             elif os.path.exists(path):
                 os.unlink(path)
         except OSError as error:

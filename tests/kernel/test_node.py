@@ -7,10 +7,13 @@ import os
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _netns
 
+from tests.kernel import kills
 from tests.kernel.hosts import Host
+from tests.kernel.looks import files
 
 BOOT = "/etc/modules-load.d/podnet-overlay.conf"
 PROTOCOL = "/etc/iproute2/rt_protos.d/podnet-overlay.conf"
+DIGEST = "/usr/local/lib/podnet-overlay/DIGEST"
 MISSING = [
     "pyroute2",
     "module:bridge",
@@ -163,3 +166,37 @@ def test_a_process_that_ends_meanwhile_is_passed_over(modular: Host, monkeypatch
     ended = ["/proc/4194305/ns/net"]  # no process has that number: PID_MAX_LIMIT
     monkeypatch.setattr(_netns, "everywhere", lambda: [ended.pop()] if ended else everywhere())
     assert modular.module("node", state="absent")["unloaded"] == ["vxlan"]
+
+
+# ------------------------------------------------------------------------------------------------ what is installed
+
+
+def test_two_installations_at_once_both_succeed(host: Host) -> None:
+    before = files(host)
+    for state in ({"missing": ["file:engine", "file:rt_protos"]}, {"state": "absent"}) * 4:
+        processes = [kills.started(host, kills.module("node", **state)) for _number in range(2)]
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert host.run("test", "-e", DIGEST, check=False).returncode == (1 if "state" in state else 0)
+    assert files(host) == before
+
+
+def test_an_upgrade_or_a_removal_that_cannot_write_says_so(host: Host) -> None:
+    host.module("node", missing=["file:engine"])
+    host.sh(f"echo old >{DIGEST}; mount --bind /usr/local /usr/local; mount -o remount,ro,bind /usr/local")
+    for arguments in ({"missing": ["file:engine"]}, {"state": "absent"}):
+        answer = host.module("node", fails=True, **arguments)
+        assert "cannot write /usr/local/" in answer["msg"]
+        assert "(Read-only file system): make room or make it writable, and run again" in answer["msg"]
+    host.sh("umount /usr/local")
+    host.module("node", missing=["file:engine"])
+    assert host.run("podnet-overlay diff").stdout == ""
+
+
+def test_a_command_that_was_changed_alone_is_mended_in_one_run(host: Host) -> None:
+    host.module("node", missing=["file:engine"])
+    host.sh("echo >>/usr/local/sbin/podnet-overlay")
+    assert host.module("node", missing=["file:engine"])["changed"]
+    assert host.run("cat", DIGEST).stdout.strip()
+    assert not host.module("node", missing=["file:engine"])["changed"]
