@@ -15,6 +15,7 @@ import os
 from typing import Any
 
 from ._rollback import COMMAND
+from ._rollback import FOLDER as ROLLBACK
 
 FOLDER = "/usr/local/lib/podnet-overlay"
 DIGEST = os.path.join(FOLDER, "DIGEST")
@@ -80,7 +81,9 @@ After=systemd-modules-load.service systemd-sysctl.service
 After=nftables.service netfilter-persistent.service iptables.service firewalld.service ufw.service
 # Who starts containers finds the bridge.
 Before=docker.service containerd.service podman.service podman-restart.service kubelet.service
-ConditionDirectoryNotEmpty=/etc/podnet-overlay
+# Either: a change that nobody has confirmed is undone, also where there was no document before it.
+ConditionDirectoryNotEmpty=|/etc/podnet-overlay
+ConditionDirectoryNotEmpty=|{rollback}
 
 [Service]
 Type=oneshot
@@ -134,7 +137,7 @@ def _files(interpreter: str, *, systemd: bool) -> dict[str, str]:
     files[os.path.join(FOLDER, "podnet_overlay", "__init__.py")] = '"""The engine of podnet.overlay."""\n'
     files[COMMAND] = _COMMAND.format(interpreter=interpreter, folder=FOLDER)
     if systemd:
-        files[os.path.join(UNITS, BOOT)] = _BOOT.format(command=COMMAND)
+        files[os.path.join(UNITS, BOOT)] = _BOOT.format(command=COMMAND, rollback=ROLLBACK)
         files[os.path.join(UNITS, WATCHER)] = _WATCHER.format(command=COMMAND)
     return files
 

@@ -213,10 +213,14 @@ def _python(module: AnsibleModule) -> str:
 
 
 def _units(*, watch: bool, absent: bool) -> Calls:
-    """What systemctl has to do so that the units are enabled as wanted."""
+    """What systemctl has to do so that the units are enabled as wanted. To stop the boot unit changes nothing of the network."""
     if not _node.has_systemd():
         return []
-    wanted = {_package.BOOT: not absent, _package.WATCHER: watch and not absent}
+    if absent:  # what runs is stopped, enabled or not
+        units = (_package.WATCHER, _package.BOOT)
+        there = [unit for unit in units if _node.is_enabled(unit) or os.path.exists(f"{_package.UNITS}/{unit}")]
+        return [["disable", "--now", "--quiet", unit] for unit in there]
+    wanted = {_package.BOOT: True, _package.WATCHER: watch}
     found = []
     for unit, enabled in wanted.items():
         if _node.is_enabled(unit) != enabled:

@@ -33,6 +33,17 @@ for name; do
     esac
 done
 """
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$*" >>/run/asked
+wants=/etc/systemd/system/multi-user.target.wants
+mkdir -p $wants
+case $1 in
+enable) ln -sf ../$3 $wants/$3;;
+disable) for unit; do rm -f $wants/$unit; done;;
+restart) flock --nonblock /run/podnet-overlay.lock true || echo "$2 would wait for the lock" >>/run/asked;;
+esac
+"""
 
 
 def program(host: Host, name: str, script: str) -> None:
@@ -54,8 +65,21 @@ def modular(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
     return host
 
 
+@pytest.fixture
+def booted(host: Host) -> Host:
+    """A host with systemd, as far as one can tell from outside."""
+    host.sh("mkdir -p /run/systemd/system /etc/systemd/system")
+    program(host, "systemctl", SYSTEMCTL)
+    return host
+
+
 def loaded(host: Host) -> set[str]:
     return set(host.run("ls /sys/module").stdout.split())
+
+
+def asked(host: Host) -> list[str]:
+    """What systemctl was asked for since the last time."""
+    return host.sh("cat /run/asked; rm /run/asked").splitlines()
 
 
 def test_files_are_written_as_predicted_and_once(host: Host) -> None:
@@ -200,3 +224,46 @@ def test_a_command_that_was_changed_alone_is_mended_in_one_run(host: Host) -> No
     assert host.module("node", missing=["file:engine"])["changed"]
     assert host.run("cat", DIGEST).stdout.strip()
     assert not host.module("node", missing=["file:engine"])["changed"]
+
+
+# ------------------------------------------------------------------------------------------------ units
+
+
+def test_the_units_are_enabled_and_the_watcher_is_started_when_nobody_waits_for_this_run(booted: Host) -> None:
+    booted.module("node", missing=["file:engine"])
+    assert asked(booted) == [
+        "daemon-reload",
+        "enable --quiet podnet-overlay.service",
+        "enable --quiet podnet-overlay-watch.service",
+        "restart podnet-overlay-watch.service",
+    ]
+    assert not booted.module("node", missing=["file:engine"])["changed"]
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_teardown_stops_both_units_enabled_or_not(booted: Host, watch: bool) -> None:
+    booted.module("node", missing=["file:engine"], watch=watch)
+    asked(booted)
+    booted.module("node", state="absent")
+    assert asked(booted) == [
+        "disable --now --quiet podnet-overlay-watch.service",
+        "disable --now --quiet podnet-overlay.service",
+        "daemon-reload",
+    ]
+    assert not booted.module("node", state="absent")["changed"]
+    assert booted.run("ls", "/run/asked", check=False).returncode != 0
+
+
+def test_the_units_stay_while_other_documents_need_them(booted: Host) -> None:
+    booted.module("node", missing=["file:engine"])
+    booted.module("topology", name="lab", document={"links": [{"name": "br-lab", "kind": "bridge"}]})
+    asked(booted)
+    assert booted.module("node", state="absent")["kept"] == ["lab"]
+    assert booted.run("ls", "/run/asked", check=False).returncode != 0
+
+
+def test_the_boot_unit_runs_too_where_only_an_unconfirmed_change_was_left(booted: Host) -> None:
+    booted.module("node", missing=["file:engine"])
+    unit = booted.run("cat /etc/systemd/system/podnet-overlay.service").stdout
+    for folder in ("/etc/podnet-overlay", "/var/lib/podnet-overlay/rollback"):
+        assert f"ConditionDirectoryNotEmpty=|{folder}\n" in unit
