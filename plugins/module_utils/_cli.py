@@ -98,7 +98,19 @@ def _diff(given: argparse.Namespace) -> int:
 
 def _teardown(given: argparse.Namespace) -> int:
     names = [*reversed(_in_order(given.names)), *(name for name in _state.names() if name not in _state.documents())]
-    return _each(given, names if not given.names else given.names, lambda name: converge({}, owner=name))
+    return _each(given, names if not given.names else given.names, _torn_down)
+
+
+def _torn_down(name: str) -> Result:
+    known = name in _state.names()
+    result = converge({}, owner=name)  # also of one that lost its files: what it made is marked
+    if not known and not result.operations:
+        raise _unknown(name)
+    return result
+
+
+def _unknown(name: str) -> Mistakes:
+    return Mistakes(["there is no document %s in %s" % (name, _state.DOCUMENT_FOLDER)])
 
 
 def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], Result], found: int = FINE) -> int:
@@ -164,13 +176,24 @@ def _watch(given: argparse.Namespace) -> int:
 
 
 def _confirm(given: argparse.Namespace) -> int:
-    _say("confirmed" if confirm(given.name) else "nothing of %s waits to be confirmed" % given.name)
+    if confirm(given.name):
+        _say("confirmed")
+        return FINE
+    return _nothing_waits(given.name)
+
+
+def _nothing_waits(name: str) -> int:
+    if name not in _state.names():
+        raise _unknown(name)
+    _say("nothing of %s waits to be confirmed" % name)
     return FINE
 
 
 def _rollback_due(given: argparse.Namespace) -> int:
     """Wait for the deadline, which may move, and undo the change if it is still there."""
     change = _rollback.pending(given.name)
+    if change is None:
+        return _nothing_waits(given.name)
     while change is not None:
         try:
             if change.left:

@@ -48,6 +48,31 @@ def test_its_exit_codes_are_those_of_diff(underlay: Host) -> None:
     assert err == "podnet-overlay: nothere: there is no document nothere in /etc/podnet-overlay\n"
 
 
+@pytest.mark.parametrize("act", ["apply", "diff", "teardown", "confirm", "rollback"])
+def test_a_document_that_is_not_there_is_an_error_in_every_act(underlay: Host, act: str) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    before, kept = everything(underlay), files(underlay)
+    code, out, err = run(underlay, act, "overlya")
+    assert (code, out) == (2, "")
+    assert "there is no document overlya in /etc/podnet-overlay" in err
+    assert (everything(underlay), files(underlay)) == (before, kept)
+
+
+@pytest.mark.parametrize("act", ["confirm", "rollback"])
+def test_where_nothing_waits_to_be_confirmed_it_is_told(underlay: Host, act: str) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    assert run(underlay, act, "overlay") == (0, "nothing of overlay waits to be confirmed\n", "")
+
+
+def test_teardown_finds_what_a_document_made_that_lost_its_files(underlay: Host) -> None:
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.sh("rm -r /etc/podnet-overlay /var/lib/podnet-overlay")
+    assert run(underlay, "teardown", "overlay")[0] == 0
+    assert not underlay.links() & {"cni0", "flannel.1", "veth-web"}
+    assert run(underlay, "teardown", "overlay")[0] == 2
+    assert run(underlay, "teardown") == (0, "", "")
+
+
 def test_as_json(underlay: Host) -> None:
     underlay.module("topology", document=node(), peers=PEERS)
     underlay.sh("ip link set cni0 mtu 1400; ip route add 10.244.1.128/25 via 198.51.100.12")
