@@ -42,6 +42,26 @@ def test_the_life_of_an_overlay(pair: Fleet) -> None:
     assert not [line for line in pair.picture() ^ before if not line.startswith("leases: ")]
 
 
+def test_teardown_names_what_loses_its_network(pair: Fleet) -> None:
+    pair.works("overlay")
+    node1 = pair.hosts["node1"]
+    node1.sh("ip link add theirs type veth peer name theirs1; ip link set theirs master cni0")
+    process = node1.popen("ip", "netns", "exec", "web", "sleep", "60")
+    try:
+        node1.sh("until ip netns pids web | grep -q .; do sleep 0.01; done")
+        for options in (["--check"], []):
+            done = pair.works("teardown", *options)
+            assert "node1: these are on the overlay still, and go on without it: web, theirs (" in done.out
+            assert "node2: these" not in done.out
+    finally:
+        process.kill()
+        process.communicate()
+    assert node1.links() >= {"theirs", "theirs1"}
+    assert "cni0" not in node1.links()
+    node1.sh("ip link add cni0 type bridge; ip link set theirs master cni0")  # of somebody else, now
+    assert "these are on the overlay" not in pair.works("teardown").out
+
+
 def test_part_of_a_fleet(trio: Fleet) -> None:
     trio.works("overlay")
     leases, addresses = trio.leases.read_text(), pods(trio)
