@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _netns
 
 from tests.kernel import kills
-from tests.kernel.hosts import Host
+from tests.kernel.hosts import CHECKOUT, Host
 from tests.kernel.looks import files
 
 BOOT = "/etc/modules-load.d/podnet-overlay.conf"
@@ -252,6 +252,17 @@ def test_teardown_stops_both_units_enabled_or_not(booted: Host, watch: bool) -> 
     ]
     assert not booted.module("node", state="absent")["changed"]
     assert booted.run("ls", "/run/asked", check=False).returncode != 0
+
+
+def test_the_commands_of_the_documentation_leave_nothing(booted: Host) -> None:
+    before = files(booted)
+    booted.sh("mkdir -p /etc/iproute2/rt_protos.d /etc/modules-load.d /etc/systemd/system/multi-user.target.wants")
+    booted.module("node", missing=["boot:bridge", "file:rt_protos", "file:engine"])
+    booted.module("topology", name="lab", document={"links": [{"name": "br-lab", "kind": "bridge"}]})
+    text = (CHECKOUT / "docs/operations/teardown.md").read_text()
+    booted.sh(text.partition("To remove that too:\n\n```\n")[2].partition("```")[0])
+    assert "br-lab" not in booted.links()
+    assert {path for path in files(booted) - before if not path.endswith((".d", ".wants"))} == {"/run/asked"}
 
 
 def test_the_units_stay_while_other_documents_need_them(booted: Host) -> None:
