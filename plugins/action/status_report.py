@@ -4,33 +4,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import typing as t
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils import _leases, _report, _status_table
+from ..module_utils import _inventory, _leases, _plan, _report, _status_table
 from ..module_utils._model import Mistakes
+from . import plan
 
 display = Display()
 
+_NO_LEASES = _leases.Leases(ipaddress.IPv4Network("0.0.0.0/0"))  # where there is no file: nobody has one
 
-class ActionModule(ActionBase):
+
+class ActionModule(plan.ActionModule):
     """Show the status of all nodes; see the documentation of podnet.overlay.status_report."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-
     def run(self, tmp: None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        super().run(tmp, task_vars)
+        super(plan.ActionModule, self).run(tmp, task_vars)
         variables = task_vars or {}
         _validation, options = self.validate_argument_spec(
             argument_spec={
                 "name": {"type": "str", "default": "overlay"},
                 "group": {"type": "str", "default": "overlay"},
-                "leases_file": {"type": "path"},
                 "output": {"type": "str", "choices": ["text", "json"], "default": "text"},
                 "variable": {"type": "str", "default": "podnet_status"},
                 "rows": {"type": "int", "default": 40},
@@ -38,19 +36,37 @@ class ActionModule(ActionBase):
         )
         hosts = [str(host) for host in variables.get("ansible_play_hosts_all", [])]
         told = {host: variables["hostvars"][host].get(options["variable"]) or {} for host in hosts}
-        try:
-            leases = _leases.load(options["leases_file"]) if options["leases_file"] else None
-        except Mistakes as e:
-            return {"failed": True, "msg": "\n".join(e.lines)}
-        whole = set(hosts) >= set(variables.get("groups", {}).get(options["group"], []))
-        rows = _status_table.rows(hosts, told, leases, options["name"], whole)
-        data = _status_table.data(rows)
+        leases, settings, mistakes = self._known(options["group"], variables)
+        whole = set(hosts) >= set(variables["groups"].get(options["group"], []))
+        rows = _status_table.rows(hosts, told, leases, options["name"], whole, settings)
+        data = _status_table.data(rows, mistakes)
         if options["output"] == "json":
             display.display(json.dumps(data, indent=2))
         else:
-            display.display("\n" + _status_table.render(rows, options["rows"]))
+            display.display("\n" + _status_table.render(rows, options["rows"], mistakes))
         silent = [row.node for row in rows if row.state in _status_table.SILENT]
         if not silent:
             return {"changed": False, **data}
         # Whoever reads has it above already: no need to dump it below once more.
         return {"changed": False, "failed": True, "msg": f"no status from {_report.some(silent)}"}
+
+    def _known(
+        self, group: str, task_vars: dict[str, t.Any]
+    ) -> tuple[_leases.Leases | None, _inventory.Settings | None, list[str]]:
+        """The leases and the settings as far as they can be read, and what is wrong with them and the inventory.
+
+        No mistake keeps the hosts from being told of: when there is one, it is late to mend it first.
+        """
+        leases = settings = None
+        try:
+            hosts = [str(host) for host in task_vars["groups"].get(group, [])]
+            variables, _facts = self._read(task_vars["hostvars"], hosts, set())
+            path = plan.leases_file(group, variables)
+            leases = _leases.load(path) or _NO_LEASES
+            plan.net_conf(group, variables)
+            inventory = _inventory.read(group, variables)
+            settings = inventory.settings
+            of_this_network = _leases.load(path, settings.network if settings else None)
+            return leases, settings, list(_plan.judge(inventory, of_this_network))
+        except Mistakes as e:
+            return leases, settings, e.lines

@@ -10,6 +10,7 @@ All nodes get the same table ``{subnet: public_ip}``; each expands it here, as F
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -56,6 +57,12 @@ def expand(desired: State, clause: Mapping[str, Any], table: Mapping[str, str], 
 def others(clause: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, str]:
     """The nodes of *table* but for this one."""
     return {subnet: address for subnet, address in table.items() if subnet != clause["subnet"]}
+
+
+def digest(table: Mapping[str, str]) -> str:
+    """What tells one table of nodes from another: a thousand hosts would have a thousand lines each to send."""
+    lines = ["%s %s\n" % node for node in sorted(table.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def _reach(clause: Mapping[str, Any], peer: tuple[str, str], namespace: str) -> Iterator[Object]:

@@ -12,7 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ._inventory import Settings
 from ._leases import Lease, Leases
+from ._moves import Way, sending_by, way_of
+from ._peers import digest
 from ._report import align
 from ._shares import kept_out
 
@@ -66,6 +69,8 @@ class Row:
     paths: tuple[Path, ...] = ()
     now: float = 0.0  # by the host's clock
     peers: int | None = None  # how many other nodes there are, by the leases
+    peers_digest: str = ""  # of the table of nodes, by the leases; empty where those are not known
+    way: Way | None = None  # how nodes send, by the inventory
 
     def told(self, key: str) -> str:
         """What the host says, else what the lease says."""
@@ -114,30 +119,39 @@ def _drift_count(document: Mapping[str, t.Any]) -> int:
 
 
 def rows(
-    hosts: Sequence[str], told: Mapping[str, Mapping[str, t.Any]], leases: Leases | None, name: str, whole: bool
+    hosts: Sequence[str],
+    told: Mapping[str, Mapping[str, t.Any]],
+    leases: Leases | None,
+    name: str,
+    whole: bool,
+    settings: Settings | None = None,
 ) -> list[Row]:
     """A row for each of *hosts*, and for the removed nodes that are not among them.
 
     Args:
         hosts: the inventory's, that were asked.
         told: what podnet.overlay.status registered on each; with ``unreachable`` or ``failed`` and ``msg`` where it did not.
-        leases: who has which subnet, if there is such a file.
+        leases: who has which subnet; None where that cannot be told.
         name: the overlay's document. Of others no more than what is wrong with them is told.
         whole: whether no host was left out, so that removed nodes are of interest.
+        settings: the inventory's, if they are known.
     """
     known = leases.nodes if leases else {}
     removed = leases.removed if leases else {}
+    peers_digest = digest({str(lease.subnet): lease.public_ip for lease in known.values()}) if leases else ""
+    way = _nameless(sending_by(settings)) if settings else None
     found = []
     for host in hosts:
+        row = _row(host, told.get(host) or {}, known.get(host) or removed.get(host), name)
         peers = len(known) - 1 if host in known else None
-        row = _row(host, told.get(host) or {}, known.get(host) or removed.get(host), name, peers)
+        row = replace(row, peers=peers, peers_digest=peers_digest, way=way)
         found.append(replace(row, state=REMOVED) if leases and kept_out(host, leases) else _judged(row))
     asked = set(hosts)
     gone = [node for node in removed if whole and node not in asked]
     return found + [Row(node, REMOVED, lease=removed[node]) for node in gone]
 
 
-def _row(node: str, told: Mapping[str, t.Any], lease: Lease | None, name: str, peers: int | None) -> Row:
+def _row(node: str, told: Mapping[str, t.Any], lease: Lease | None, name: str) -> Row:
     state, reason = _silence(told)
     if state:
         return Row(node, state, reason, lease)
@@ -151,7 +165,6 @@ def _row(node: str, told: Mapping[str, t.Any], lease: Lease | None, name: str, p
         watcher=told.get("watcher"),
         paths=tuple(_path(node, probe, told["time"]) for probe in told.get("probes") or []),
         now=told["time"],
-        peers=peers,
     )
 
 
@@ -184,18 +197,31 @@ def _judged(row: Row) -> Row:
 
 
 def _outdated(row: Row) -> Iterator[str]:
-    """Where the host's document is not what the leases say by now."""
-    own = row.document or {}
-    if row.lease is None:
-        yield "has no lease: run overlay.yml on it"
+    """Where the host's document is not what the leases and the inventory say by now."""
+    own, lease = row.document or {}, row.lease
+    moving = own.get("also")  # then its backend and its MTU are those of a step
+    if moving:
+        yield f"takes what {moving} brings too, on the way from one backend to another: run overlay.yml on all nodes"
+    elif row.way and own.get("sends") and (sends := _nameless(way_of(**own["sends"]))) != row.way:
+        yield f"sends by {sends}, and the inventory says {row.way}: run overlay.yml on it"
+    if lease is None:
+        if row.peers_digest:
+            yield "has no lease: run overlay.yml on it"
         return
-    for key in ("subnet", "public_ip"):
-        leased = str(getattr(row.lease, key) or "")
-        if own.get(key) and leased and own[key] != leased:
-            yield f"has {key} {own[key]}, and its lease says {leased}: run overlay.yml on it"
+    told = {key: (own.get(key), getattr(lease, key)) for key in ("subnet", "public_ip", *(() if moving else ("mtu",)))}
+    differ = {key: pair for key, pair in told.items() if all(pair) and str(pair[0]) != str(pair[1])}
+    for key, (has, leased) in differ.items():
+        yield f"has {key} {has}, and its lease says {leased}: run overlay.yml on it"
     wanted = (own.get("routes") or {}).get("wanted")
     if wanted is not None and row.peers is not None and wanted != row.peers:
         yield f"its document has routes to {wanted} other nodes, and there are {row.peers}: run overlay.yml on it"
+    elif own.get("peers_digest", row.peers_digest) != row.peers_digest and not differ.keys() & {"subnet", "public_ip"}:
+        yield "its document has other subnets or addresses of nodes than the leases: run overlay.yml on it"
+
+
+def _nameless(way: Way) -> Way:
+    """How a node sends, whatever its tunnel is called: that is nobody else's matter."""
+    return way._replace(tunnel="")
 
 
 def _path(node: str, probe: Mapping[str, t.Any], now: float) -> Path:
@@ -218,9 +244,9 @@ def _at(pod: str, node: str) -> str:
 # ------------------------------------------------------------------------------------------------ telling
 
 
-def data(of: Sequence[Row]) -> dict[str, t.Any]:
-    """All of it, for machines."""
-    return {"version": 1, "summary": summary(of), "nodes": [row.data() for row in of]}
+def data(of: Sequence[Row], mistakes: Sequence[str] = ()) -> dict[str, t.Any]:
+    """All of it, for machines. MISTAKES are the inventory's."""
+    return {"version": 1, "summary": summary(of), "mistakes": [*mistakes], "nodes": [row.data() for row in of]}
 
 
 def summary(of: Sequence[Row]) -> str:
@@ -245,8 +271,9 @@ def passed(paths: Sequence[Path]) -> str:
     return f"{len(ways) - len(lossy)}/{len(ways)}"
 
 
-def render(of: Sequence[Row], most: int) -> str:
-    """The table of nodes, that of paths, what there is to say of each, the summary. MOST lines of each, the worst first."""
+def render(of: Sequence[Row], most: int, mistakes: Sequence[str] = ()) -> str:
+    """The table of nodes, that of paths, what there is to say of each, the inventory's MISTAKES, the summary. MOST lines of
+    each, the worst first."""
     if len(of) > most:
         of = sorted(of, key=lambda row: STATES.index(row.state))
     parts = [_cut(_table(of[:most]), len(of) - most, "nodes")]
@@ -255,6 +282,8 @@ def render(of: Sequence[Row], most: int) -> str:
         parts.append(_paths(paths))
     remarks = [f"{row.node}: {line}" for row in of for line in _remarks(row)]
     parts.append(_cut(remarks[:most], len(remarks) - most, "remarks: -e output=json has all"))
+    wrong = [f"inventory: {line}" for line in mistakes]
+    parts.append(_cut(wrong[:most], len(wrong) - most, "mistakes in the inventory"))
     return "\n\n".join("\n".join(part) for part in [*parts, [summary(of)]] if part)
 
 
@@ -331,8 +360,6 @@ def _remarks(row: Row) -> Iterator[str]:
         yield "has no overlay: run overlay.yml on it"
     else:
         yield from _outdated(row)
-    if own.get("also"):
-        yield f"takes what {own['also']} brings too, on the way from one backend to another: run overlay.yml on all nodes"
     if own.get("unconfirmed") is not None:
         yield f"a change waits to be confirmed, and is undone in {round(own['unconfirmed'])} s"
     yield from _wrong(own, "")

@@ -59,7 +59,7 @@ documents:
       description: The document's name.
       type: str
     backend:
-      description: The overlay's backend; as the following five empty or none where the document is no overlay's.
+      description: The overlay's backend; as the following seven empty or none where the document is no overlay's.
       type: str
     also:
       description: The other backend whose packets the host takes, while nodes move from one to the other.
@@ -73,9 +73,15 @@ documents:
     public_ip:
       description: Its underlay address.
       type: str
+    peers_digest:
+      description: What tells the document's table of all nodes, with their subnets and addresses, from another one.
+      type: str
     mtu:
       description: MTU of the overlay's bridge, and so of its pods.
       type: int
+    sends:
+      description: By which backend the host sends, as in RV(podnet.overlay.node_info#module:carries).
+      type: dict
     routes:
       description: How many routes of the host itself the document wants, C(wanted), and how many are there as it says, C(present).
       type: dict
@@ -103,7 +109,9 @@ documents:
       network: 10.244.0.0/16
       subnet: 10.244.0.0/24
       public_ip: 198.51.100.11
+      peers_digest: 5aed56fa17a6e341
       mtu: 1480
+      sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni:, port:}
       routes: {wanted: 2, present: 1}
       drift: [add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet]
       drift_count: 1

@@ -9,8 +9,10 @@ module: status_report
 short_description: Show the status of all nodes as a table
 version_added: 0.4.0
 description:
-  - Gathers what M(podnet.overlay.status) registered on each host of the play, compares it with the leases and prints a table of
-    nodes, one of the paths that were probed, and what is wrong with each node.
+  - Gathers what M(podnet.overlay.status) registered on each host of the play, compares it with the leases and the inventory's
+    backend and prints a table of nodes, one of the paths that were probed, and what is wrong with each node.
+  - It finds the leases file as M(podnet.overlay.plan) does. Mistakes in the inventory or the leases are told too. They are no
+    failure, and keep nothing else from being told; what could not be read because of them is not compared.
   - Fails if a host was not reached or could not tell its status. Drift and lost packets are no failure; M(podnet.overlay.report)
     judges packets.
   - Runs on the controller. Set C(run_once).
@@ -28,9 +30,6 @@ options:
     description: The inventory's group of nodes. If all of its hosts are in the play, removed nodes are told of too.
     type: str
     default: overlay
-  leases_file:
-    description: Path of the leases file, which M(podnet.overlay.plan) returns. Without it nodes are not compared with their leases.
-    type: path
   output:
     description: Tables for people, or the same as JSON.
     type: str
@@ -52,7 +51,6 @@ seealso:
 EXAMPLES = r"""
 - name: Tell
   podnet.overlay.status_report:
-    leases_file: "{{ podnet_plan.leases_file }}"
   run_once: true
 """
 
@@ -67,6 +65,12 @@ summary:
   type: str
   returned: success
   sample: "2 nodes: 1 ok, 1 drift; 2/2 paths passed when last probed, the oldest probe 5 min ago"
+mistakes:
+  description: What is wrong with the inventory or the leases, as M(podnet.overlay.plan) says it.
+  type: list
+  elements: str
+  returned: success
+  sample: ["node2: overlay_public_ip: 198.51.100.11 is also that of node1; each node needs its own"]
 nodes:
   description: A row for each node. O(output=json) prints it also where the task fails.
   type: list
@@ -79,7 +83,9 @@ nodes:
     state:
       description:
         - V(ok).
-        - V(outdated), if its document is not what the leases say by now, as that of a host which was not reached by the last run.
+        - V(outdated), if its document is not what the leases and the inventory say by now, as that of a host which was not reached
+          by the last run. What is compared is its subnet, its public_ip, its MTU, how it sends (the backend, C(overlay_direct_routing),
+          of vxlan C(overlay_vni) and C(overlay_port)) and the table of all nodes.
         - V(unconfirmed), if a change waits for the controller to confirm it.
         - V(drift), if the kernel is not as the document says.
         - V(error), if that could not be told. RV(nodes[].reason) says why.

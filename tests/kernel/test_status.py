@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.documents import PEERS, node
-from tests.kernel.fleets import UNREACHABLE, Fleet
+from tests.kernel.fleets import UNREACHABLE, Fleet, Run
 from tests.kernel.hosts import Host
 from tests.kernel.looks import everything
 
@@ -53,7 +53,9 @@ def test_a_sound_node(joined: Host) -> None:
         "network": "",
         "subnet": "10.244.0.0/24",
         "public_ip": "198.51.100.11",
+        "peers_digest": "5aed56fa17a6e341",
         "mtu": 1450,
+        "sends": {"backend": "vxlan", "tunnel": "flannel.1", "direct_routing": False, "vni": 1, "port": 8472},
         "routes": {"wanted": 2, "present": 2},
         "drift": [],
         "drift_count": 0,
@@ -237,3 +239,59 @@ def test_the_status_of_a_fleet(trio: Fleet) -> None:
     left = trio.works("status")
     assert [table(left.out)[name][1] for name in ("node1", "node2", "node3")] == ["outdated", "ok", "removed"]
     assert "node1: its document has routes to 2 other nodes, and there are 1: run overlay.yml on it" in left.out
+
+
+def states(run: Run) -> list[str]:
+    return [row[1] for row in table(run.out).values()]
+
+
+def test_who_holds_the_document_of_an_earlier_run_is_outdated(trio: Fleet) -> None:
+    trio.works("overlay")
+
+    # node2 gets another address while node1 is away, which goes on sending to the old one.
+    node1 = trio.variables["node1"]
+    trio.variables["node1"] = {**node1, **UNREACHABLE}
+    trio.hosts["node2"].sh("ip addr del 198.51.100.2/24 dev eth1; ip addr add 198.51.100.22/24 dev eth1")
+    trio.variables["node2"]["ansible_host"] = "198.51.100.22"
+    trio.play("overlay")
+    trio.variables["node1"] = node1
+    assert "dst 198.51.100.2 " in trio.hosts["node1"].sh("bridge fdb show dev flannel.1")
+    moved = trio.works("status")
+    assert states(moved) == ["outdated", "ok", "ok"]
+    assert "node1: its document has other subnets or addresses of nodes than the leases: run overlay.yml" in moved.out
+    trio.works("overlay")
+    assert states(trio.works("status")) == ["ok", "ok", "ok"]
+
+    # node3 alone moves to another backend.
+    trio.works("overlay", "--limit=node3", "-e", "overlay_backend=host-gw")
+    assert "flannel.1" not in trio.hosts["node3"].links()
+    parted = trio.works("status")
+    assert states(parted) == ["ok", "ok", "outdated"]
+    assert "node3: sends by host-gw, and the inventory says vxlan (VNI 1, port 8472): run overlay.yml" in parted.out
+    trio.works("overlay")
+
+    # A run gave out another MTU, and did not come to its end on node2.
+    leases = re.sub(r"(node2: .*)mtu: 1450", r"\1mtu: 1400", trio.leases.read_text())
+    trio.leases.write_text(leases)
+    small = trio.works("status")
+    assert states(small) == ["ok", "outdated", "ok"]
+    assert "node2: has mtu 1450, and its lease says 1400: run overlay.yml on it" in small.out
+
+
+def test_no_mistake_in_the_inventory_keeps_the_fleet_from_being_told_of(pair: Fleet) -> None:
+    pair.works("overlay")
+    pair.group["overlay_public_ip"] = "198.51.100.1"
+    answer = pair.works("status")
+    assert states(answer) == ["ok", "ok"]
+    assert (
+        "inventory: node2: overlay_public_ip: 198.51.100.1 is also that of node1; each node needs its own" in answer.out
+    )
+    assert as_json(pair.works("status", "-e", "output=json").out).keys() == pair.hosts.keys()
+
+    pair.group["overlay_network"] = "10.99.0.0/16"
+    pair.leases.write_text(pair.leases.read_text() + "torn: here\n")
+    torn = pair.works("status")
+    assert states(torn) == ["ok", "ok"]
+    assert "torn: unknown key" in torn.out
+    pair.variables["node1"]["overlay_pods"] = "{{ nothing }}"
+    assert states(pair.works("status")) == ["ok", "ok"]

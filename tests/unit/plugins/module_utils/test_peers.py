@@ -12,7 +12,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._model import (
     Route,
     of_type,
 )
-from ansible_collections.podnet.overlay.plugins.module_utils._peers import expand, vtep_mac
+from ansible_collections.podnet.overlay.plugins.module_utils._peers import digest, expand, vtep_mac
 
 TABLE = {"10.244.0.0/24": "198.51.100.11", "10.244.1.0/24": "198.51.100.12", "10.244.2.0/24": "203.0.113.13"}
 CLAUSE: dict[str, Any] = {
@@ -22,6 +22,11 @@ CLAUSE: dict[str, Any] = {
     "interface": "eth1",
     "underlay": "198.51.100.0/24",
 }
+
+
+def test_a_digest_is_of_what_the_table_says_and_not_of_its_order() -> None:
+    assert digest(TABLE) == digest(dict(reversed(TABLE.items()))) != digest({**TABLE, "10.244.2.0/24": "203.0.113.14"})
+    assert len(digest(TABLE)) == 16
 
 
 def reached(**changes: Any) -> list[Route]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _status_table
+from ansible_collections.podnet.overlay.plugins.module_utils._inventory import Settings
 from ansible_collections.podnet.overlay.plugins.module_utils._leases import Lease, Leases
+from ansible_collections.podnet.overlay.plugins.module_utils._peers import digest
 from ansible_collections.podnet.overlay.plugins.module_utils._status_table import Row
 
 NOW = 1_800_000_000.0
@@ -56,12 +58,14 @@ def host(*documents: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"version": 1, "time": NOW, "documents": list(documents), "watcher": WATCHER, "probes": [], **changes}
 
 
-def rows(told: dict[str, dict[str, Any]], known: Leases | None, whole: bool = True) -> list[Row]:
-    return _status_table.rows(list(told), told, known, "overlay", whole)
+def rows(
+    told: dict[str, dict[str, Any]], known: Leases | None, whole: bool = True, settings: Settings | None = None
+) -> list[Row]:
+    return _status_table.rows(list(told), told, known, "overlay", whole, settings)
 
 
-def one(told: dict[str, Any], known: Leases | None = None) -> Row:
-    return rows({"node1": told}, known or leases(1, 2))[0]
+def one(told: dict[str, Any], known: Leases | None = None, settings: Settings | None = None) -> Row:
+    return rows({"node1": told}, known or leases(1, 2), settings=settings)[0]
 
 
 def remarks(row: Row) -> list[str]:
@@ -153,7 +157,76 @@ def test_without_leases_a_node_is_told_all_the_same() -> None:
     (row,) = rows({"node1": host(document(1, drift=["x"]))}, None)
     assert row.state == "drift"
     (row,) = rows({"node1": host(document(1))}, None)
-    assert remarks(row) == ["has no lease: run overlay.yml on it"]
+    assert (row.state, remarks(row)) == ("ok", [])
+    (row,) = rows({"node1": host(document(1))}, leases())
+    assert (row.state, remarks(row)) == ("outdated", ["has no lease: run overlay.yml on it"])
+
+
+def table(*addresses: str) -> dict[str, str]:
+    return {f"10.244.{number}.0/24": address for number, address in enumerate(addresses, 1)}
+
+
+def test_who_has_another_table_of_nodes_than_the_leases_is_outdated() -> None:
+    old, new = table("198.51.100.1", "198.51.100.9"), table("198.51.100.1", "198.51.100.2")
+    row = one(host(document(1, peers_digest=digest(old))))
+    assert row.state == "outdated"
+    assert remarks(row) == [
+        "its document has other subnets or addresses of nodes than the leases: run overlay.yml on it"
+    ]
+    assert one(host(document(1, peers_digest=digest(new)))).state == "ok"
+    kept_out = leases(1, 2, node3=lease(3, reason="playbook"))
+    assert one(host(document(1, peers_digest=digest(new))), kept_out).state == "ok"
+
+
+def test_a_node_of_another_address_or_of_more_nodes_is_told_so_once() -> None:
+    changed = document(1, public_ip="198.51.100.9", peers_digest=digest(table("198.51.100.9", "198.51.100.2")))
+    assert len(remarks(one(host(changed)))) == 1
+    more = document(1, 2, peers_digest=digest(table("198.51.100.1", "198.51.100.2", "198.51.100.3")))
+    assert len(remarks(one(host(more)))) == 1
+
+
+def test_a_node_that_came_back_to_the_inventory_is_outdated_until_the_others_know_it() -> None:
+    known = leases(2, 3, node1=lease(1, reason="inventory"))
+    assert one(host(document(1, 2, peers_digest=digest(table("198.51.100.1")))), known).state == "outdated"
+
+
+def test_an_mtu_that_is_not_the_leases_is_outdated() -> None:
+    known = Leases(leases().network, {"node1": lease(1, mtu=1400), "node2": lease(2)})
+    row = one(host(document(1, mtu=1450)), known)
+    assert row.state == "outdated"
+    assert remarks(row) == ["has mtu 1450, and its lease says 1400: run overlay.yml on it"]
+    assert one(host(document(1, mtu=1400)), known).state == "ok"
+
+
+SETTINGS = Settings(leases().network, 24, "vxlan", tunnel="flannel.1")
+SENDS = {"backend": "vxlan", "tunnel": "flannel.1", "direct_routing": False, "vni": 1, "port": 8472}
+
+
+@pytest.mark.parametrize(
+    ("sends", "words"),
+    [
+        ({}, ""),
+        ({"tunnel": "pods0"}, ""),
+        ({"backend": "host-gw", "tunnel": None, "vni": None, "port": None}, "host-gw"),
+        ({"direct_routing": True}, "vxlan (VNI 1, port 8472) with direct routing"),
+        ({"vni": 7}, "vxlan (VNI 7, port 8472)"),
+    ],
+)
+def test_who_sends_otherwise_than_the_inventory_says_is_outdated(sends: dict[str, Any], words: str) -> None:
+    row = one(host(document(1, sends={**SENDS, **sends})), settings=SETTINGS)
+    assert row.state == ("outdated" if words else "ok")
+    said = f"sends by {words}, and the inventory says vxlan (VNI 1, port 8472): run overlay.yml on it"
+    assert remarks(row) == ([said] if words else [])
+
+
+def test_on_the_way_to_another_backend_a_node_is_outdated_by_that_alone() -> None:
+    known = Leases(leases().network, {"node1": lease(1, mtu=1500), "node2": lease(2)})
+    step = document(1, also="host-gw", mtu=1450, sends=SENDS)
+    row = one(host(step), known, Settings(leases().network, 24, "host-gw", tunnel=None))
+    assert row.state == "outdated"
+    assert remarks(row) == [
+        "takes what host-gw brings too, on the way from one backend to another: run overlay.yml on all nodes"
+    ]
 
 
 def test_a_removed_node_is_told_by_what_its_host_still_carries() -> None:
