@@ -36,6 +36,7 @@ class ActionModule(plan.ActionModule):
                 "state": {"type": "str", "choices": ["planned", "judged"], "required": True},
                 "name": {"type": "str", "default": "overlay"},
                 "group": {"type": "str", "default": "overlay"},
+                "renumber": {"type": "bool", "default": False},
                 "plan": {"type": "dict"},
                 "output": {"type": "str", "choices": OUTPUTS, "default": OUTPUTS[0]},
                 **{name: {"type": "str", "default": default} for name, default in _VARIABLES.items()},
@@ -59,7 +60,9 @@ class ActionModule(plan.ActionModule):
         settings = inventory.settings
         if settings is None:
             raise Mistakes(inventory.mistakes)
-        leases = _leases.load(path, settings.network)
+        leases = _leases.load(path, None if options["renumber"] else settings.network)
+        if leases and options["renumber"]:
+            leases = _leases.moved(leases, settings.network, path)
         members = [name for name in play if leases is None or not kept_out(name, leases)]
         findings = []
         for name in members:

@@ -117,7 +117,7 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
     except ValueError as error:
         raise Mistakes([f"{source}: network: {error}"]) from None
     if network is not None and own != network:
-        remedy = "restore the variable, or let every pod get another address with -e overlay_renumber=true"
+        remedy = "restore the variable, or let overlay.yml give every pod another address with -e overlay_renumber=true"
         raise Mistakes([f"{source}: network: {own} is not overlay_network {network}; {remedy}"])
     sections: dict[str, dict[str, Lease]] = {"nodes": {}, "removed": {}}
     for section, leases in sections.items():

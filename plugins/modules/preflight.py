@@ -35,6 +35,10 @@ options:
     description: The inventory's group of nodes.
     type: str
     default: overlay
+  renumber:
+    description: As O(podnet.overlay.plan#module:renumber), with O(state=planned).
+    type: bool
+    default: false
   plan:
     description: What O(state=planned) has returned. For O(state=judged).
     type: dict

@@ -133,3 +133,26 @@ def test_a_mistake_in_the_inventory_is_told_as_by_overlay_yml_before_any_host_is
     fleet.group["overlay_backend"] = "wireguard"
     assert "overlay_backend" in fleet.refused("preflight")
     assert not fleet.contacted.exists()
+
+
+def test_another_network_is_judged_before_it_is_given_out(fleet: Fleet) -> None:
+    try:
+        fleet.works("overlay")
+        fleet.group["overlay_network"] = "10.99.0.0/16"
+        for playbook in ("preflight", "verify"):
+            refusal = fleet.refused(playbook)
+            assert "let overlay.yml give every pod another address with -e overlay_renumber=true" in refusal
+        answer, code = told(fleet, "-e", "overlay_renumber=true")
+        assert (code, blockers(answer)) == (0, [])
+        assert answer["paths"] == {"tried": 6, "whole": 6}
+
+        fleet.hosts["node2"].run("ip route add 10.99.2.0/24 via 198.51.100.1")
+        answer, code = told(fleet, "-e", "overlay_renumber=true")
+        assert code != 0
+        ((host, blocker),) = blockers(answer)
+        assert (host, "10.99.2.0/24 via 198.51.100.1" in blocker) == ("node2", True)
+    finally:
+        fleet.hosts["node2"].run("ip route del 10.99.2.0/24", check=False)
+        fleet.group.pop("overlay_network", None)
+        fleet.works("teardown")
+        fleet.leases.unlink(missing_ok=True)
