@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ansible.utils.display import Display
 
-from ..module_utils import _facts, _inventory, _leases, _plan, _preflight, _preflight_paths, _preflight_text
+from ..module_utils import _facts, _inventory, _leases, _plan, _preflight, _preflight_paths, _preflight_text, _underlay
 from ..module_utils._model import Mistakes
 from ..module_utils._preflight import ERROR, WARNING, Finding
 from ..module_utils._shares import kept_out
@@ -91,6 +91,7 @@ class ActionModule(plan.ActionModule):
             "changed": False,
             "run": secrets.token_hex(8),
             "protocol": _PROTOCOLS[settings.backend],
+            "timeout": _underlay.listening_time(len(probing), task_vars["ansible_forks"]),
             "sizes": {prober.address: prober.size for prober in probing.values()},
             "hosts": {name: dataclasses.asdict(prober) for name, prober in probing.items()},
             "settings": settings.as_dict(),

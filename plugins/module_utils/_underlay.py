@@ -50,6 +50,8 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE, _IP_RECVERR, _ETH_P_ALL = 10, 3, 11, 3  # 
 _BY_ICMP = 2  # linux/errqueue.h
 _GAP = 0.0005  # seconds between packets: a burst overflows queues, and is no loss of the path's
 _TURN = 10_000
+LONGEST = 7 * 86400
+"""Seconds that a host listens at most."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,16 @@ def sizes(full: int) -> list[int]:
 def full_sizes(address: str, table: t.Mapping[str, int]) -> dict[str, int]:
     """For each other host of TABLE, from address to the largest packet there, the largest between it and ADDRESS."""
     return {other: min(size, table[address]) for other, size in table.items() if other != address}
+
+
+def listening_time(hosts: int, forks: int) -> int:
+    """Seconds after which a host may end its listening, where HOSTS do what they have to in turns of FORKS at a time.
+
+    In each turn the slowest host begins to listen, sends to all others, and tells. To another one it sends some 50 packets
+    and pings it: 30 ms, of which 100 are allowed.
+    """
+    turns = -(-hosts // forks)
+    return min(LONGEST, 600 + turns * (30 + hosts // 10))
 
 
 # ------------------------------------------------------------------------------------------------ hearing

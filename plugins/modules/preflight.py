@@ -79,6 +79,7 @@ EXAMPLES = r"""
     protocol: "{{ podnet_preflight.protocol }}"
     address: "{{ podnet_preflight.hosts[inventory_hostname].address }}"
     sizes: "{{ podnet_preflight.sizes }}"
+    timeout: "{{ podnet_preflight.timeout }}"
   register: podnet_started
 
 - name: Judge
@@ -99,6 +100,11 @@ protocol:
   type: str
   returned: when O(state=planned)
   sample: ipip
+timeout:
+  description: For O(podnet.overlay.underlay_probe#module:timeout), by the number of hosts and of forks.
+  type: int
+  returned: when O(state=planned)
+  sample: 630
 sizes:
   description: For O(podnet.overlay.underlay_probe#module:sizes).
   type: dict

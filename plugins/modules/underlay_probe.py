@@ -54,7 +54,7 @@ options:
     type: dict
     required: true
   timeout:
-    description: Seconds after which the listening ends by itself.
+    description: Seconds after which the listening ends by itself, at most a week. All hosts have to have sent by then.
     type: float
     default: 600
   count:
@@ -341,9 +341,9 @@ def _mistakes(options: dict[str, t.Any]) -> t.Iterator[str]:
             yield f"sizes: {address}: {size} is not in {_underlay.SMALL + 1}..65535"
     if options["address"] not in options["sizes"]:
         yield f"address: {options['address']} is not in sizes"
-    for name, least in (("count", 1), ("wait", 0), ("timeout", 0)):
-        if not least <= options[name] <= 3600:
-            yield f"{name}: {options[name]} is not in {least}..3600"
+    for name, least, most in (("count", 1, 3600), ("wait", 0, 3600), ("timeout", 0, _underlay.LONGEST)):
+        if not least <= options[name] <= most:
+            yield f"{name}: {options[name]} is not in {least}..{most}"
     if options["network"]:
         try:
             if ipaddress.IPv4Network(options["network"]).prefixlen > 30:

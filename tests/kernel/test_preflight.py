@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.podnet.overlay.plugins.module_utils._underlay import listening_time
 
 from tests.kernel.fleets import UNREACHABLE, Fleet, fleet_of
 from tests.kernel.hosts import Host
@@ -127,6 +128,11 @@ def test_who_cannot_be_reached_or_has_no_python_is_told_and_stops_nobody(fleet: 
         ("node2", "no Python for Ansible"),
     ]
     assert answer["summary"].startswith("3 hosts, no path was probed: ")
+
+
+def test_the_hosts_listen_long_enough_for_all_to_send(fleet: Fleet) -> None:
+    done = fleet.works("preflight", "-vvv", "--forks=1")
+    assert done.out.count(f"timeout: {float(listening_time(3, 1))}\n") == 9  # of three tasks on three hosts
 
 
 def test_a_mistake_in_the_inventory_is_told_as_by_overlay_yml_before_any_host_is_contacted(fleet: Fleet) -> None:

@@ -298,10 +298,20 @@ def test_mistakes_are_all_told(path: Path) -> None:
         address="10.0.0.1",
         sizes={"a": 1500, LEFT: 1},
         count=0,
+        timeout=604801,
         network="10.0.0.0/31",
         fails=True,
     )
-    for word in ("run:", "port", "'a'", f"{LEFT}: 1 ", "10.0.0.1 is not in sizes", "count", "no room"):
+    for word in (
+        "run:",
+        "port",
+        "'a'",
+        f"{LEFT}: 1 ",
+        "10.0.0.1 is not in sizes",
+        "count",
+        "timeout: 604801",
+        "no room",
+    ):
         assert word in answer["msg"]
 
 

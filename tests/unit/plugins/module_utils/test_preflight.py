@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -18,7 +19,14 @@ from ansible_collections.podnet.overlay.plugins.module_utils._facts import Facts
 from ansible_collections.podnet.overlay.plugins.module_utils._inventory import Node, Settings
 from ansible_collections.podnet.overlay.plugins.module_utils._preflight import Finding, Prober
 from ansible_collections.podnet.overlay.plugins.module_utils._preflight_paths import MOST_WAYS, Paths, ways
-from ansible_collections.podnet.overlay.plugins.module_utils._underlay import FORBIDDEN, Probe, full_sizes, sizes
+from ansible_collections.podnet.overlay.plugins.module_utils._underlay import (
+    FORBIDDEN,
+    LONGEST,
+    Probe,
+    full_sizes,
+    listening_time,
+    sizes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -415,3 +423,14 @@ def test_nothing_found_is_a_line() -> None:
     assert _preflight_text.render([], {}, _preflight_text.summary([], 1, 0, 0, "protocol 4")) == (
         "1 host, no path was probed: 0 errors, 0 warnings"
     )
+
+
+@pytest.mark.parametrize("forks", [5, 20, 1000])
+@pytest.mark.parametrize("hosts", [2, 360, 1000, 5000])
+def test_listeners_wait_for_all_hosts_however_few_send_at_a_time(hosts: int, forks: int) -> None:
+    others, turns = hosts - 1, math.ceil(hosts / forks)
+    packets = 3 * len(sizes(9001)) * others * 0.0005 + 4 * others * 0.001
+    answers, three_tasks = 1.2, 10
+    assert 600 + turns * (packets + answers + three_tasks) < listening_time(hosts, forks) < LONGEST
+    assert listening_time(3, 5) < 660
+    assert listening_time(100_000, 1) == LONGEST
