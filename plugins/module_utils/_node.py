@@ -41,6 +41,7 @@ COMMAND = "/usr/local/sbin/podnet-overlay"
 UNIT_FOLDER = "/etc/systemd/system"
 BOOT_UNIT, WATCH_UNIT = "podnet-overlay.service", "podnet-overlay-watch.service"
 
+MODULES_DISABLED = "kernel.modules_disabled is 1"
 TUNNELS = ("ipip", "vxlan")  # backends that need a kernel module of the same name
 IPROUTE_PACKAGE = {"RedHat": "iproute"}  # iproute2 elsewhere
 
@@ -88,6 +89,7 @@ def read(
     links = link_facts(raw_links)
     default = default_route(raw_default, raw_links)
     kernel = _kernel_modules(run, uname.release, ("bridge", "veth", *TUNNELS), privileged)
+    needed = {module: state for module, state in kernel.items() if module not in TUNNELS or module == backend}
     pyroute2 = _pyroute2()
     elsewhere = None if pyroute2 else _pyroute2_of_distribution()
     nft, chains, refusal = _nft(run)
@@ -119,7 +121,7 @@ def read(
         "listening": listening(_listeners()),
         "backends": {"host-gw": True, **{kind: usable(kernel[kind]) for kind in TUNNELS}},
         "missing": missing(
-            kernel={module: state for module, state in kernel.items() if module not in TUNNELS or module == backend},
+            kernel=needed,
             extra_kernel_package=_module_tree(uname.release) is not None
             and (family == "RedHat" or "ubuntu" in os_release.lower()),
             pyroute2=pyroute2 or elsewhere,
@@ -148,6 +150,7 @@ def read(
             refusal=refusal if privileged else "",
             elsewhere=elsewhere,
             damage=damage,
+            unloadable=_unloadable(run, needed),
         ),
         **occupied,
     }
@@ -360,6 +363,12 @@ def usable(state: str) -> bool | None:
     return None if state == "unknown" else state != "absent"
 
 
+def never_loaded(shown: str) -> str:
+    """The line of ``modprobe --dry-run --verbose`` that shows nothing run in place of loading (modprobe.d(5)), or empty."""
+    found = re.search(r"^install (\S*/)?(true|false)\s*$", shown, re.MULTILINE)
+    return found.group().strip() if found else ""
+
+
 def missing(
     kernel: dict[str, str],
     *,
@@ -410,6 +419,7 @@ def obstacles(
     refusal: str,
     elsewhere: str | None,
     damage: str,
+    unloadable: t.Mapping[str, str],
 ) -> list[Facts]:
     """What may stand in the overlay's way, why, and the remedy. Where it is fatal, no task on the host can work."""
     found = []
@@ -461,6 +471,15 @@ def obstacles(
             f"pyroute2 {elsewhere} is installed, but not for {sys.executable}",
             "each module starts a second time under the distribution's Python, about a second",
             "ansible_python_interpreter: /usr/bin/python3",
+        )
+    for module, why in unloadable.items():
+        tell(
+            f"the kernel module {module} cannot be loaded: {why}",
+            "the overlay's links need it",
+            f"have {module} loaded at boot before that is set (/etc/modules-load.d)"
+            if why == MODULES_DISABLED
+            else "take that line out (modprobe --showconfig | grep ^install)",
+            fatal=True,
         )
     if damage:
         tell(
@@ -655,6 +674,16 @@ def _kernel_modules(run: Run, release: str, modules: tuple[str, ...], privileged
         made = _make(run, unproven) if privileged else None
         states.update({m: "unknown" if made is None else "builtin" if m in made else "absent" for m in unproven})
     return states
+
+
+def _unloadable(run: Run, modules: t.Mapping[str, str]) -> dict[str, str]:
+    """The kernel modules that would have to be loaded and cannot be, with the reason."""
+    new = [module for module, state in modules.items() if state == "available"]
+    modprobe = program("modprobe") if new else None
+    if new and _text("/proc/sys/kernel/modules_disabled").strip() == "1":
+        return dict.fromkeys(new, MODULES_DISABLED)
+    lines = {module: never_loaded(run([modprobe, "--dry-run", "--verbose", module])[1]) for module in new if modprobe}
+    return {module: f"modprobe.d has: {line}" for module, line in lines.items() if line}
 
 
 def _make(run: Run, kinds: list[str]) -> set[str] | None:

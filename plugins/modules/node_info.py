@@ -262,8 +262,10 @@ resolv_conf:
   sample: "nameserver 198.51.100.53\nsearch example.com\n"
 obstacles:
   description:
-    - What may keep packets from passing, or tasks on the host from working. What Docker, firewalld and ufw do not forward is
-      none, since M(podnet.overlay.topology) has that accepted in each by its own means.
+    - What may keep packets from passing, or tasks on the host from working, such as a kernel module that modprobe.d(5) or
+      C(kernel.modules_disabled) keeps from being loaded.
+    - What Docker, firewalld and ufw do not forward is none, since M(podnet.overlay.topology) has that accepted in each by its own
+      means.
   type: list
   elements: dict
   returned: success

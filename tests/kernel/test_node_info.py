@@ -121,6 +121,42 @@ def test_a_ready_host_lacks_nothing(host: Host) -> None:
         assert host.module("node_info")["missing"] == []
 
 
+@pytest.fixture
+def modular(host: Host) -> Host:
+    """A host whose kernel has ipip as a module, which is not loaded."""
+    if Path("/sys/module/ipip").is_dir():
+        pytest.skip("this kernel has ipip")
+    tree = f"/lib/modules/{os.uname().release}"
+    host.sh(
+        "mkdir -p /run/lib/upper /run/lib/work /etc/modprobe.d;"
+        "mount -t overlay -o lowerdir=/usr/lib,upperdir=/run/lib/upper,workdir=/run/lib/work none /usr/lib;"
+        f"mkdir -p {tree}; depmod; echo 'kernel/net/ipv4/ipip.ko:' > {tree}/modules.dep"
+    )
+    return host
+
+
+def refusals(host: Host, backend: str = "ipip") -> list[str]:
+    found = host.module("node_info", backend=backend)["obstacles"]
+    return [obstacle["what"] for obstacle in found if obstacle["fatal"]]
+
+
+def test_a_kernel_module_that_modprobe_d_keeps_out_is_told(modular: Host) -> None:
+    assert refusals(modular) == []
+    modular.sh("echo 'blacklist ipip' > /etc/modprobe.d/site.conf")  # which keeps only an alias from loading it
+    assert refusals(modular) == []
+    for command in ("/bin/false", "/bin/true"):
+        modular.sh(f"echo 'install ipip {command}' > /etc/modprobe.d/site.conf")
+        assert refusals(modular) == [f"the kernel module ipip cannot be loaded: modprobe.d has: install {command}"]
+    assert refusals(modular, "vxlan") == []
+
+
+def test_a_kernel_that_takes_no_more_modules_is_told(modular: Host) -> None:
+    modular.sh("mount -t tmpfs none /proc/sys/kernel; echo 0 > /proc/sys/kernel/modules_disabled")
+    assert refusals(modular) == []
+    modular.sh("echo 1 > /proc/sys/kernel/modules_disabled")
+    assert refusals(modular) == ["the kernel module ipip cannot be loaded: kernel.modules_disabled is 1"]
+
+
 def save(host: Host, text: str) -> None:
     folder = "/var/lib/podnet-overlay"
     host.run("sh", "-c", f"mkdir -p {folder} && printf %s '{text}' > {folder}/overlay.json")

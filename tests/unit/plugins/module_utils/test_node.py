@@ -200,6 +200,29 @@ def test_a_module_is_built_in_loaded_available_or_absent() -> None:
     assert [_node.usable(state) for state in ("available", "builtin", "absent", "unknown")] == [True, True, False, None]
 
 
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (
+            "insmod /lib/modules/6.1.0/kernel/net/ipv4/tunnel4.ko \ninsmod /lib/modules/6.1.0/kernel/net/ipv4/ipip.ko \n",
+            "",
+        ),
+        ("install /bin/false \n", "install /bin/false"),
+        ("install true\n", "install true"),
+        ("insmod /lib/modules/6.1.0/a.ko\ninstall /usr/bin/false\n", "install /usr/bin/false"),
+        ("install /sbin/modprobe --ignore-install ipip && /bin/true\n", ""),
+        ("install /opt/true-loader ipip\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_module_that_modprobe_d_has_replaced_by_nothing_is_never_loaded(shown: str, line: str) -> None:
+    assert _node.never_loaded(shown) == line
+
+
+def test_no_process_asks_after_modules_that_need_no_loading() -> None:
+    assert _node._unloadable(pytest.fail, {"bridge": "builtin", "veth": "loaded", "ipip": "absent"}) == {}
+
+
 def missing(**changes: object) -> list[str]:
     ready = {
         "kernel": {"bridge": "loaded", "ipip": "loaded"},
@@ -252,7 +275,9 @@ def test_a_saved_state_that_cannot_be_read_is_fatal(text: str, tmp_path: Path, m
     carried, damage = _node._saved_state("overlay")
     assert carried is None
     assert damage.startswith(f"the saved state {tmp_path}/overlay.json is ")
-    (told,) = _node.obstacles([], legacy="", rp_filter="0", capable=True, refusal="", elsewhere=None, damage=damage)
+    (told,) = _node.obstacles(
+        [], legacy="", rp_filter="0", capable=True, refusal="", elsewhere=None, damage=damage, unloadable={}
+    )
     assert (told["fatal"], told["remedy"].split(",")[0]) == (True, "restore it")
 
 
@@ -270,6 +295,7 @@ def obstacles(**changes: object) -> list[str]:
         "refusal": "",
         "elsewhere": None,
         "damage": "",
+        "unloadable": {},
     }
     return [item["what"] for item in _node.obstacles(**{**none, **changes})]  # type: ignore[arg-type]
 
@@ -380,3 +406,4 @@ def test_the_listening_sockets_of_this_host_are_found_and_its_connections_are_no
 def test_other_obstacles_are_told_with_a_remedy() -> None:
     assert obstacles() == []
     assert len(obstacles(rp_filter="1", capable=False, elsewhere="0.7.2", damage="x.json is torn")) == 4
+    assert obstacles(unloadable={"ipip": "why"}) == ["the kernel module ipip cannot be loaded: why"]
