@@ -111,7 +111,7 @@ documents:
       public_ip: 198.51.100.11
       peers_digest: 5aed56fa17a6e341
       mtu: 1480
-      sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni:, port:}
+      sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni: null, port: null}
       routes: {wanted: 2, present: 1}
       drift: [add route 10.244.1.0/24 via 198.51.100.12 dev flannel.ipip onlink proto podnet]
       drift_count: 1
