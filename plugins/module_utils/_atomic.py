@@ -54,13 +54,31 @@ def prepare(path: str, content: str, mode: int = 0o644) -> Callable[[], None]:
 
     def put() -> None:
         os.replace(temporary, path)
-        directory = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync(folder)
 
     return put
+
+
+def remove(path: str) -> bool:
+    """Remove a file so that no power loss brings it back; whether it was there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if not os.path.lexists(path):  # where nothing can be written, unlink would not say so
+        return False
+    os.unlink(path)
+    _sync(os.path.dirname(path))
+    return True
+
+
+def _sync(folder: str) -> None:
+    """See to it that what was put into a folder, or taken out of it, is so on the disk."""
+    directory = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def beside(path: str) -> str:

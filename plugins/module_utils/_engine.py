@@ -395,6 +395,11 @@ def _carry_out(
         if armed:
             _rollback.disarm(owner)
         raise
+    if confirm_timeout == 0:
+        # Neither after the end, since a kill in between would have what has ended undone; nor before the first change, since a
+        # run that fails or is killed confirms nothing. A kill between this and the end leaves a run that did not come to its
+        # end, as any other.
+        _rollback.disarm(owner)
     if end is not None:
         end()
     else:
@@ -403,8 +408,6 @@ def _carry_out(
         remove_empty(list(folders))
     if confirm_timeout:
         _rollback.extend(owner)
-    elif confirm_timeout == 0:
-        _rollback.disarm(owner)
 
 
 def _path_of(item: Object | None) -> str:

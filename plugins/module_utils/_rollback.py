@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ._atomic import discard, remove_empty
+from ._atomic import discard, remove, remove_empty
 from ._command import run
 from ._model import Mistakes
 from ._state import STATE_FOLDER, Failed, names_in, prepared, read_json
@@ -99,13 +99,9 @@ def extend(name: str) -> None:
 def disarm(name: str) -> bool:
     """Confirm the change; whether there was one to confirm."""
     discard(_path(name))
-    try:
-        os.unlink(_path(name))
-    except FileNotFoundError:
-        return False
-    finally:
-        remove_empty([STATE_FOLDER, FOLDER])
-    return True
+    there = remove(_path(name))
+    remove_empty([STATE_FOLDER, FOLDER])
+    return there
 
 
 def pending(name: str) -> Pending | None:

@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 from . import _firewall
-from ._atomic import discard, prepare, text_of
+from ._atomic import discard, prepare, remove, text_of
 from ._model import Key, Mistakes, State, Sysctl, document_name, parse, state_of
 from ._peers import expand, others
 
@@ -266,8 +266,7 @@ def keep(saved: Saved | None, name: str) -> None:
         return
     try:
         for path in (document_path(name), _state_path(name)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            remove(path)
     except OSError as error:
         raise Failed(_unwritable(error, error.filename)) from error
     for folder in (DOCUMENT_FOLDER, STATE_FOLDER):

@@ -195,6 +195,24 @@ def test_whoever_waits_is_killed_and_the_watcher_undoes_it_in_time(armed: Host) 
         watcher.communicate()
 
 
+@pytest.mark.parametrize("last", [{"state": "absent"}, {"document": {"links": []}}], ids=["teardown", "run"])
+def test_what_came_to_its_end_is_not_undone_wherever_it_was_killed_then(armed: Host, last: dict[str, Any]) -> None:
+    """Looked at is what undoes it: a file with the document from before, where the document is the new one or gone."""
+    before = {"links": [{"name": "cni0", "kind": "bridge"}]}
+    run = kills.module("topology", **last)
+    kept = ("cat", "/etc/podnet-overlay/overlay.json")
+    change(armed, 1000, before)
+    _died, points = kills.attempt(armed, run, 0, anywhere=False)
+    new, ended = armed.run(*kept, check=False).stdout, []
+    for at in range(points - 56, points, 2):
+        change(armed, 1000, before)
+        end_waiters(armed)
+        kills.attempt(armed, run, at, anywhere=False)
+        ended.append(armed.run(*kept, check=False).stdout == new)
+        assert not (ended[-1] and pending(armed)), f"killed at {at} of {points}"
+    assert set(ended) == {False, True}
+
+
 @pytest.mark.parametrize("part", range(6))
 def test_a_run_killed_at_any_point_is_undone_too(armed: Host, part: int) -> None:
     chance = random.Random(f"{kills.SEED} confirm {part}")

@@ -11,10 +11,11 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _state
+from ansible_collections.podnet.overlay.plugins.module_utils import _rollback, _state
 from ansible_collections.podnet.overlay.plugins.module_utils._model import Mistakes, Sysctl
 from ansible_collections.podnet.overlay.plugins.module_utils._state import Failed, Saved
 from hypothesis import given
@@ -139,6 +140,31 @@ def test_what_cannot_be_written_leaves_what_was_there(folder: pathlib.Path, monk
     with pytest.raises(Failed, match=r"cannot write .*/etc/overlay.json \(Is a directory\)"):
         _state.begin(old, dataclasses.replace(old, previous=(new.document,)), new)
     assert _state.load("overlay") == old
+
+
+@pytest.mark.parametrize("forget", [lambda: _state.keep(None, "overlay"), lambda: _rollback.disarm("overlay")])
+def test_what_is_forgotten_is_so_on_the_disk_too(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[], object]
+) -> None:
+    """Else a power loss brings it back: a document that was torn down, or the undoing of a change that was confirmed."""
+    monkeypatch.setattr(_rollback, "FOLDER", str(folder / "var/rollback"))
+    wrote(Saved("overlay", {"links": []}))
+    _rollback._write(_rollback.Pending("overlay", None, 30, 0, ""))
+    unsynced: set[str] = set()
+
+    def unlink(path: str, real: Callable[[str], None] = os.unlink) -> None:
+        if os.path.exists(path):
+            unsynced.add(os.path.dirname(path))
+        real(path)
+
+    def fsync(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        unsynced.discard(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(os, "fsync", fsync)
+    forget()
+    assert unsynced == set()
 
 
 def test_the_lock_is_one_however_many_come_and_go(folder: pathlib.Path) -> None:
