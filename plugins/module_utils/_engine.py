@@ -207,6 +207,8 @@ class _Found:
 
     desired: State
     result: Result
+    heirs: tuple[Saved, ...] = ()
+    """Other documents, with the values from before of sysctls that they need as they are."""
 
 
 def _compare(
@@ -277,13 +279,14 @@ def _compare(
         operations, left = _drift.parted(
             operations, {*held, *blocked, *cut, *taken_endpoints(desired, observed, known)}, blocked, desired, observed
         )
-    if document is None and owner:
-        reason = _needs_forwarding(kernel, owner, observed)
-        kept = [item for item in operations if reason and item.item.key == _FORWARDING.key and item.after]
-        operations = [item for item in operations if item not in kept]
-        warnings += ["%s stays: %s" % (_FORWARDING.name, reason)] if kept else []
+    heirs: tuple[Saved, ...] = ()
+    if owner:
+        needed, heirs = _needed(kernel, owner, operations, desired, observed, torn_down=document is None)
+        operations = [item for item in operations if item.item.key not in needed]
+        warnings += ["%s stays: %s" % (key[2], reason) for key, reason in needed.items()]
     shadowed = tuple(_drift.shadows(desired, observed)) if owner else ()
-    return _Found(everywhere, Result(tuple(operations), tuple(warnings), shadowed, tuple(left), frozenset(cut)))
+    result = Result(tuple(operations), tuple(warnings), shadowed, tuple(left), frozenset(cut))
+    return _Found(everywhere, result, heirs)
 
 
 def _part_of(item: Object) -> str:
@@ -335,14 +338,41 @@ _SYSCTL_FILES = (
 )
 
 
+def _needed(
+    kernel: Kernel, owner: str, operations: Sequence[Operation], desired: State, observed: State, *, torn_down: bool
+) -> tuple[dict[Key, str], tuple[Saved, ...]]:
+    """The sysctls that *operations* would write back and that something else needs as they are, each with what that is.
+
+    Another document that needs one writes it back in the end. For that it is given the value from before: what is to be kept
+    of such documents comes second.
+    """
+    back = [
+        (operation.before, operation.after)
+        for operation in operations
+        if isinstance(operation.after, Sysctl) and operation.after.key not in desired
+    ]
+    others = [_readable(name) for name in _state.names() if back and name != owner]
+    reasons: dict[Key, str] = {}
+    heirs: dict[str, Saved] = {}
+    for before, after in back:
+        key = after.key
+        heir = next((other for other in others if other and other.reached.get(key) == before), None)
+        if heir is not None:
+            reasons[key] = "the document %s needs it" % heir.name
+            heir = heirs.get(heir.name, heir)
+            if key not in (item.key for item in heir.before):
+                heirs[heir.name] = replace(heir, before=(*heir.before, after))
+        elif torn_down and key == _FORWARDING.key:
+            reason = _needs_forwarding(kernel, owner, observed)
+            reasons.update({key: reason} if reason else {})
+    return reasons, tuple(heirs.values())
+
+
 def _needs_forwarding(kernel: Kernel, owner: str, observed: State) -> str:
     """Why the host should go on forwarding when the document *owner* is gone; '' for no reason."""
     for name in _state.names():
-        other = _readable(name) if name != owner else None
-        if name != owner and other is None:
+        if name != owner and _readable(name) is None:
             return "the document %s cannot be read, and may need it" % name
-        if other and other.reached.get(_FORWARDING.key) == _FORWARDING:
-            return "the document %s needs it" % name
     for link in of_type(observed, Link):
         addresses = [item for item in of_type(observed, Address) if (item.namespace, item.dev) == ("", link.name)]
         if not link.namespace and link.kind in _ROUTING_KINDS and link.up and addresses and link.owner != owner:
@@ -382,6 +412,8 @@ def _carry_out(
     after = Saved(owner, document or {}, tuple(item for item in before if item.key in found.desired), (), folders)
     armed = bool(confirm_timeout and operations) and _rollback.arm(owner, now.document or None, confirm_timeout or 0)
     try:
+        for heir in found.heirs:
+            _state.begin(heir, heir, heir)()
         if document is None:
             _state.can_forget(owner)
         end = _state.begin(saved, during if operations else now, after) if document is not None else None

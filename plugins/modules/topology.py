@@ -82,7 +82,9 @@ options:
         type: list
         elements: dict
       sysctls:
-        description: Sysctls with C(name), C(value), C(namespace). The values from before are written back by O(state=absent).
+        description:
+          - Sysctls with C(name), C(value), C(namespace). The values from before are written back by O(state=absent), of those that
+            other documents need as they are by the last of these.
         type: list
         elements: dict
       files:

@@ -506,6 +506,40 @@ def test_forwarding_stays_where_something_else_needs_it_by_now_and_that_is_told(
     assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
 
 
+ARP = {"name": "net.ipv4.conf.all.arp_announce", "value": "1"}
+FORWARDING = {"name": "net.ipv4.ip_forward", "value": "1"}
+
+
+@pytest.mark.parametrize("sysctl", [ARP, FORWARDING], ids=lambda sysctl: sysctl["name"])
+@pytest.mark.parametrize("leaves", [{"state": "absent"}, {"document": {"links": []}}], ids=["torn down", "dropped"])
+def test_a_sysctl_of_two_documents_goes_back_with_the_last_of_them(
+    underlay: Host, twice: Twice, sysctl: dict[str, str], leaves: dict[str, Any]
+) -> None:
+    def value() -> str:
+        return underlay.run("sysctl", "-n", sysctl["name"]).stdout
+
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
+    before = everything(underlay)
+    for name in ("first", "second"):
+        underlay.module("topology", name=name, document={"sysctls": [sysctl]})
+    told = twice("topology", name="first", **leaves).get("warnings")
+    assert f"{sysctl['name']} stays: the document second needs it" in str(told)
+    assert value() == "1\n"
+    assert underlay.module("topology", name="second", document={"sysctls": [sysctl]})["operations"] == []
+    twice("topology", name="second", **leaves)
+    assert value() == "0\n"
+    for name in ("first", "second"):
+        underlay.module("topology", name=name, state="absent")
+    assert everything(underlay) == before
+
+
+def test_a_sysctl_that_two_documents_want_otherwise_goes_back_with_its_own(host: Host) -> None:
+    host.module("topology", name="first", document={"sysctls": [ARP]})
+    host.module("topology", name="second", document={"sysctls": [{**ARP, "value": "2"}]})
+    host.module("topology", name="second", state="absent")
+    assert host.run("sysctl", "-n", ARP["name"]).stdout == "1\n"
+
+
 def test_a_deleted_connected_route_comes_back(underlay: Host) -> None:
     underlay.module("topology", document=node(), peers=PEERS)
     before = underlay.sh("ip route")
