@@ -51,7 +51,7 @@ from ._model import (
     render,
     state_of,
 )
-from ._state import Failed, Saved, desired_state, load, locked
+from ._state import Failed, Saved, Unwritten, desired_state, load, locked
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,11 @@ def reconcile(
         held: what to leave as it is for now.
 
     Raises:
-        As ``converge``; Mistakes too where there is no such document.
+        As ``converge``; Mistakes too where there is no such document, and Failed where its last change is to be undone.
     """
     with _exclusively(check), Kernel() as kernel:
+        if not check and _rollback.is_due(name):
+            raise Failed("its last change was not confirmed and is to be undone before anything is brought back")
         saved = load(name)
         if saved is None or not saved.document:
             raise Mistakes(["there is no document %s in %s" % (name, _state.DOCUMENT_FOLDER)])
@@ -185,7 +187,12 @@ def roll_back(name: str, *, due: bool = False) -> Result | None:
         saved = load(name)
         desired = desired_state(change.document, name) if change.document else {}
         found = _compare(kernel, desired, name, saved, change.document, repair=True)
-        _carry_out(kernel, found, name, saved, change.document)
+        try:
+            _carry_out(kernel, found, name, saved, change.document)
+        except Unwritten as error:
+            # A full disk must not keep a host cut off. The change is still pending, so what is kept is put right when it can be.
+            _perform(kernel, found.result.operations)
+            raise Failed("the host is as before it, but not yet what is kept of it: %s" % error) from error
         _rollback.disarm(name)
     if due:
         _journal.log(

@@ -120,6 +120,15 @@ def pending(name: str) -> Pending | None:
         raise Mistakes(["the unconfirmed change %s is damaged: remove it to keep the change" % _path(name)]) from None
 
 
+def is_due(name: str) -> bool:
+    """Whether a change should be undone by now. Of a file that cannot be read, who undoes it tells."""
+    try:
+        change = pending(name)
+    except Mistakes:
+        return False
+    return change is not None and not change.left
+
+
 def names() -> list[str]:
     """The documents with unconfirmed changes."""
     return sorted(names_in(FOLDER))

@@ -48,6 +48,10 @@ class Failed(Exception):
         self.refused = refused
 
 
+class Unwritten(Failed):
+    """A run's files cannot be written or removed, which it makes sure of before its first change."""
+
+
 @dataclass(frozen=True)
 class Saved:
     """What is kept of a document on the host: the document as it was given, and what was there before."""
@@ -218,7 +222,7 @@ def begin(before: Saved | None, during: Saved, after: Saved) -> Callable[[], Non
         What writes *after*, to be called after the last change. It needs no more room on the disk.
 
     Raises:
-        Failed: a file cannot be written; nothing was changed.
+        Unwritten: a file cannot be written; nothing was changed.
     """
     puts = []
     if before is None or during != before:
@@ -246,11 +250,11 @@ def can_forget(name: str) -> None:
     """Make sure, before the first change, that a document can be forgotten.
 
     Raises:
-        Failed: its files cannot be removed; nothing was changed.
+        Unwritten: its files cannot be removed; nothing was changed.
     """
     for path in (document_path(name), _state_path(name)):
         if os.path.exists(path) and not os.access(os.path.dirname(path), os.W_OK):
-            raise Failed("cannot remove %s: make %s writable, and run again" % (path, os.path.dirname(path)))
+            raise Unwritten("cannot remove %s: make %s writable, and run again" % (path, os.path.dirname(path)))
 
 
 def keep(saved: Saved | None, name: str) -> None:
@@ -278,12 +282,12 @@ def prepared(path: str, text: str) -> Callable[[], None]:
     """As ``prepare``, for what only root may read.
 
     Raises:
-        Failed: it cannot be written.
+        Unwritten: it cannot be written.
     """
     try:
         return prepare(path, text, 0o600)
     except OSError as error:
-        raise Failed(_unwritable(error, path)) from error
+        raise Unwritten(_unwritable(error, path)) from error
 
 
 def _unwritable(error: OSError, path: str) -> str:

@@ -195,6 +195,33 @@ def test_whoever_waits_is_killed_and_the_watcher_undoes_it_in_time(armed: Host) 
         watcher.communicate()
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["a change", "the first document"])
+def test_where_nothing_can_be_written_the_kernel_goes_back_in_time_and_the_files_when_there_is_room(
+    armed: Host, first: bool
+) -> None:
+    folder, before = "/var/lib/podnet-overlay", picture(armed)
+    if first:
+        armed.module("topology", state="absent")
+        before = picture(armed)
+    armed.sh(
+        f"mkdir -p {folder}; mount -t tmpfs -o size=64k none /mnt; cp -a {folder}/. /mnt; mount --bind /mnt {folder}"
+    )
+    change(armed, 1)
+    armed.sh(
+        f"mount -o remount,ro,bind {folder}" if first else f"dd if=/dev/zero of={folder}/fill bs=4096 2>&1 || true"
+    )
+    until(lambda: picture(armed) == before, 15)
+    assert pending(armed)
+    applied = armed.run("podnet-overlay", "apply", check=False)
+    assert (applied.returncode, picture(armed)) == (2, before)
+    assert f"cannot {'remove' if first else 'write'} {folder}/" in applied.stderr
+    armed.sh(f"mount -o remount,rw,bind {folder}; rm -f {folder}/fill")
+    until(lambda: not pending(armed) and not waiters(armed), 15)
+    assert picture(armed) == before
+    assert armed.run("podnet-overlay", "diff").stdout == ""
+    assert armed.run("ls", "-A", folder).stdout.split() == ([] if first else ["overlay.json"])
+
+
 @pytest.mark.parametrize("last", [{"state": "absent"}, {"document": {"links": []}}], ids=["teardown", "run"])
 def test_what_came_to_its_end_is_not_undone_wherever_it_was_killed_then(armed: Host, last: dict[str, Any]) -> None:
     """Looked at is what undoes it: a file with the document from before, where the document is the new one or gone."""
