@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _drift, _firewall_clause, _foreign, _journal, _nft, _rollback, _state
-from ._atomic import missing_folders, remove_empty
+from . import _drift, _firewall_clause, _foreign, _journal, _netns, _nft, _rollback, _state
+from ._atomic import discard, missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, in_the_way, missing, taken_endpoints
 from ._kernel import NETNS_FILES, Kernel, KernelError
 from ._model import (
@@ -410,13 +410,17 @@ def _carry_out(
         return
     now = saved or Saved(owner, {})
     before = _before(kernel, operations, saved)
-    files = [path for path in map(_path_of, (operation.after for operation in operations)) if path]
-    made = [folder for path in files for folder in missing_folders(path)]
+    made = [
+        folder for operation in operations for path in _paths_of(operation.after) for folder in missing_folders(path)
+    ]
     folders = tuple(dict.fromkeys([*now.folders, *made]))
+    files = tuple(path for path in map(_path_of, found.desired.values()) if path)
     unfinished = [document] if document is not None and document != now.document else []
     previous = (*unfinished, *(item for item in now.previous if item not in unfinished))
-    during = replace(now, before=before, previous=previous, folders=folders)
-    after = Saved(owner, document or {}, tuple(item for item in before if item.key in found.desired), (), folders)
+    known = tuple(dict.fromkeys([*now.files, *files]))
+    during = replace(now, before=before, previous=previous, folders=folders, files=known)
+    kept = tuple(item for item in before if item.key in found.desired)
+    after = Saved(owner, document or {}, kept, (), folders, files)
     armed = bool(confirm_timeout and operations) and _rollback.arm(owner, now.document or None, confirm_timeout or 0)
     try:
         for heir in found.heirs:
@@ -431,9 +435,13 @@ def _carry_out(
                 _state.keep(saved, owner)
             raise
     except Failed:
+        remove_empty(made)
         if armed:
             _rollback.disarm(owner)
         raise
+    _clear(known, {**now.desired, **found.desired})
+    if not after.desired or any(operation.after is None for operation in operations):
+        remove_empty(list(folders))
     if confirm_timeout == 0:
         # Neither after the end, since a kill in between would have what has ended undone; nor before the first change, since a
         # run that fails or is killed confirms nothing. A kill between this and the end leaves a run that did not come to its
@@ -443,8 +451,6 @@ def _carry_out(
         end()
     else:
         _state.keep(None, owner)
-    if not after.desired or any(operation.after is None for operation in operations):
-        remove_empty(list(folders))
     if confirm_timeout:
         _rollback.extend(owner)
 
@@ -453,6 +459,21 @@ def _path_of(item: Object | None) -> str:
     if isinstance(item, NamespaceFile):
         return os.path.join(NETNS_FILES, item.namespace, item.name)
     return item.path if isinstance(item, File) else ""
+
+
+def _paths_of(item: Object | None) -> tuple[str, ...]:
+    return _foreign.FILES[item.program] if isinstance(item, Accept) else (_path_of(item),)
+
+
+def _clear(files: Sequence[str], state: State) -> None:
+    """Remove what a run that was killed has left half made: of files, and of *state*'s namespaces those with a name only."""
+    for path in (*files, *(path for paths in _foreign.FILES.values() for path in paths)):
+        discard(path)
+    named = _netns.names()
+    for item in of_type(state, Namespace):
+        if item.name not in named:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(_netns.FOLDER, item.name))
 
 
 def _perform(kernel: Kernel, operations: Sequence[Operation]) -> None:
@@ -539,8 +560,11 @@ def _observe(
         if item.pid is not None and item.key in observed and kernel.is_namespace_of(item.name, item.pid):
             observed[item.key] = replace(observed[item.key], pid=item.pid)  # type: ignore[type-var]
     kept = [*desired.values(), *(saved.desired.values() if saved else ())]
+    seen = {_path_of(item) for item in observed.values()}
+    paths = [item.path for item in kept if isinstance(item, File)]
+    paths += [path for path in (saved.files if saved else ()) if path not in seen]
     found = [
-        *(kernel.file(item.path) for item in kept if isinstance(item, File)),
+        *map(kernel.file, dict.fromkeys(paths)),
         *(kernel.sysctl_line(item.path, item.name) for item in (*kept, *absent) if isinstance(item, SysctlLine)),
     ]
     return {**observed, **state_of([item for item in found if item])}
@@ -605,9 +629,10 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
     marked routes are too where their link is, or where no other document is on the host.
     """
     links = {item.key for item in of_type(observed, Link) if owner and item.owner == owner}
-    namespaces = {item.name for item in of_type(observed, Namespace) if owner and item.owner == owner}
+    foreign = {item.name for item in of_type(observed, Namespace) if item.owner != owner}
     before = {item.key for item in (saved.before if saved else ())}
     named = saved.desired if saved else {}
+    files = saved.files if saved else ()
     guarding = any(of_type(named, Firewall))
     others = [_readable(name) for name in _state.names() if owner and name != owner]
     claimed = {item.key for other in others if other for item in of_type(other.desired, Route)}
@@ -627,9 +652,9 @@ def _ownership(owner: str, saved: Saved | None, observed: State) -> Callable[[Ob
         if isinstance(item, (Address, Neighbour, ForwardingEntry)):
             return ("link", item.namespace, item.dev) in links
         if isinstance(item, File):
-            return item.key in named
+            return item.key in named or item.path in files
         if isinstance(item, NamespaceFile):
-            return item.namespace in namespaces and item.key in named
+            return item.namespace not in foreign and (item.key in named or _path_of(item) in files)
         if isinstance(item, Sysctl):
             return item.key in before
         if isinstance(item, Firewall) and not item.owner:

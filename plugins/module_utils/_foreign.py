@@ -28,6 +28,8 @@ _PROGRAMS: dict[str, Any] = {
     "docker": _foreign_docker,
     "ufw": _foreign_ufw,
 }
+FILES: dict[str, tuple[str, ...]] = {program: module.FILES for program, module in _PROGRAMS.items()}
+"""What each may have of ours on disk, whole files or a part."""
 
 
 def active() -> list[str]:

@@ -29,6 +29,7 @@ from ._command import enabled, found, run, runs
 NETWORK = "/etc/systemd/network/0-podnet-overlay.network"
 """Before all others: they are sorted as text, and 0- is before 00-."""
 CONF = "/etc/systemd/networkd.conf.d/podnet-overlay.conf"
+FILES = (NETWORK, CONF)
 _LINKS = "/run/systemd/netif/links"
 _BUS = "/run/dbus/system_bus_socket"
 _UNMANAGED = " unmanaged"

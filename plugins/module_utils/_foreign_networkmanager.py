@@ -23,6 +23,7 @@ from . import _dropin
 from ._command import found, run, runs
 
 CONF = "/etc/NetworkManager/conf.d/zz-podnet-overlay.conf"
+FILES = (CONF,)
 _UNMANAGED = " unmanaged"
 _KEY = "unmanaged-devices+="
 _MATCH = "interface-name:="

@@ -63,6 +63,8 @@ class Saved:
     """Documents of runs that did not come to their end: what they made may still be there."""
     folders: tuple[str, ...] = ()
     """Folders that were made for files, the outermost first."""
+    files: tuple[str, ...] = ()
+    """The document's files, and those of runs that did not come to their end: they go also if the document is lost."""
 
     @cached_property
     def desired(self) -> State:
@@ -103,6 +105,7 @@ class Saved:
             "before": before,
             "previous": self.previous,
             "folders": self.folders,
+            "files": self.files,
         }
         return json.dumps(state, sort_keys=True) + "\n"
 
@@ -143,7 +146,8 @@ def _load(name: str) -> Saved | None:
             document = dict(raw.get("document", {}))
         before = tuple(_sysctl(item) for item in raw["before"])
         previous = tuple(dict(item) for item in raw.get("previous", ()))
-        return Saved(name, document, before, previous, tuple(str(item) for item in raw.get("folders", ())))
+        folders, files = (tuple(str(item) for item in raw.get(key, ())) for key in ("folders", "files"))
+        return Saved(name, document, before, previous, folders, files)
     except (KeyError, TypeError, ValueError):
         raise Mistakes(
             ["the saved state %s is damaged: restore it, or remove it to start from the kernel's state" % path]

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tests.kernel.hosts import CHECKOUT, FORK, Host
@@ -23,13 +23,15 @@ TOUCHING = {
 }
 """What touches files, the kernel and other programs: the points where a kill may leave something half done."""
 MOUNTING = {"_mount_call", "_name_namespace", "_enter", "_run_nft"}
+HALF_DONE = {"fchmod", "_mount_call"}
+"""Where a file is there and not yet in its place, and where a namespace has its name and is not yet mounted there."""
 
 
 class Kill:
     """Counts points, and ends this process at the one wanted; with 0 only counts."""
 
-    def __init__(self, at: int, *, anywhere: bool) -> None:
-        self._at, self._anywhere = at, anywhere
+    def __init__(self, at: int, *, anywhere: bool = False, only: Collection[str] = ()) -> None:
+        self._at, self._anywhere, self._only = at, anywhere, only
         self._seen = FORK.Value("q", 0, lock=False)
 
     @property
@@ -44,7 +46,9 @@ class Kill:
 
     def _count(self, frame: Any, event: str, what: Any) -> None:
         code = frame.f_code
-        if event.startswith("c_"):
+        if self._only:
+            counts = event in ("call", "c_call") and getattr(what, "__name__", code.co_name) in self._only
+        elif event.startswith("c_"):
             counts = getattr(what, "__name__", "") in TOUCHING or (self._anywhere and ENGINE in code.co_filename)
         else:
             counts = (self._anywhere and ENGINE in code.co_filename) or code.co_name in MOUNTING
@@ -98,9 +102,14 @@ def started(host: Host | None, run: Callable[[], None], kill: Kill | None = None
     return process
 
 
-def attempt(host: Host | None, run: Callable[[], None], at: int, *, anywhere: bool) -> tuple[bool, int]:
-    """Run it on *host* (or here) and kill it at the point *at*; whether that came, and how many points there were."""
-    kill = Kill(at, anywhere=anywhere)
+def attempt(
+    host: Host | None, run: Callable[[], None], at: int, *, anywhere: bool = False, only: Collection[str] = ()
+) -> tuple[bool, int]:
+    """Run it on *host* (or here) and kill it at the point *at*; whether that came, and how many points there were.
+
+    With *only*, points are the beginnings of calls of these names.
+    """
+    kill = Kill(at, anywhere=anywhere, only=only)
     process = started(host, run, kill)
     process.join(120)
     return process.exitcode == -signal.SIGKILL, kill.seen

@@ -158,6 +158,39 @@ def test_a_module_killed_at_any_point_is_made_right_by_the_next_run(underlay: Ho
     killed.gone()
 
 
+@pytest.mark.parametrize(
+    "next_run", [{"state": "absent"}, {"document": {"links": []}}, None], ids=["none", "another", "the same"]
+)
+def test_what_a_run_killed_with_a_file_or_a_namespace_half_made_left_goes_with_the_document(
+    underlay: Host, next_run: dict[str, Any] | None
+) -> None:
+    underlay.sh("printf '#!/bin/sh\n' >/usr/local/sbin/NetworkManager; chmod +x /usr/local/sbin/NetworkManager")
+    document = {
+        "namespaces": [{"name": "web", "files": {"hosts": "127.0.0.1 localhost\n"}}],
+        "links": [{"name": "cni0", "kind": "bridge"}],
+        "files": [{"path": "/etc/cni/net.d/10-test.conf", "content": "{}\n"}],
+        "firewall": {"backend": "host-gw", "bridge": "cni0", "network": "10.244.0.0/16", "subnet": "10.244.0.0/24"},
+    }
+    before = files(underlay)
+    run = kills.module("topology", document=document)
+    _died, points = kills.attempt(underlay, run, 0, only=kills.HALF_DONE)
+    underlay.module("topology", state="absent")
+    left: set[str] = set()
+    for at in range(1, points + 1):
+        assert kills.attempt(underlay, run, at, only=kills.HALF_DONE)[0]
+        KILLS["file"] += 1
+        left |= files(underlay) - before
+        underlay.module("topology", **(next_run or {"document": document}))
+        underlay.module("topology", state="absent")
+        assert files(underlay) == before, f"killed at {at}"
+    assert {
+        "/etc/cni/net.d/.10-test.conf.new",
+        "/etc/netns/web/.hosts.new",
+        "/etc/NetworkManager/conf.d/.zz-podnet-overlay.conf.new",
+        "/run/netns/web",
+    } <= left
+
+
 FAULTS = (
     "ip route del 10.244.1.0/24",
     "ip link del flannel.1",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import CHECKOUT, Host
-from tests.kernel.looks import everything, routes
+from tests.kernel.looks import everything, files, routes
 
 Twice = Callable[..., dict[str, Any]]
 
@@ -301,6 +301,36 @@ def test_what_a_killed_run_leaves_of_an_older_document_goes_with_the_next(underl
     underlay.module("topology", document={"links": []})
     assert "10.77.0.0/24" not in routes(underlay)
     assert json.loads(underlay.run(f"cat {path}").stdout)["previous"] == []
+
+
+@pytest.mark.parametrize("folder", ["/etc/cni/net.d", "/run/flannel"])
+def test_a_first_run_that_fails_leaves_no_folders(underlay: Host, folder: str) -> None:
+    underlay.sh(f"mkdir -p {folder}; mount -t tmpfs -o ro none {folder}")
+    before = files(underlay)
+    document = node(files=[{"path": f"{folder}/ours", "content": "x\n"}])
+    answer = underlay.module("topology", document=document, peers=PEERS, fails=True)
+    assert "changes made before it were undone" in answer["msg"]
+    assert files(underlay) == before
+
+
+def test_a_first_run_that_fails_beside_another_document_leaves_nothing(underlay: Host) -> None:
+    underlay.module("topology", name="other", document={"links": []})
+    underlay.sh("mount -t tmpfs -o ro none /mnt; mount --bind /mnt /etc/podnet-overlay")
+    before = files(underlay)
+    assert "/etc/podnet-overlay" in underlay.module("topology", document=node(), peers=PEERS, fails=True)["msg"]
+    assert files(underlay) == before
+
+
+@pytest.mark.parametrize("gone", ["rm /etc/podnet-overlay/overlay.json", "ip netns del web"])
+def test_a_teardown_knows_its_files_without_the_document_or_the_namespace(
+    underlay: Host, twice: Twice, gone: str
+) -> None:
+    before = files(underlay), everything(underlay)
+    document = node(files=[{"path": "/etc/cni/net.d/10-test.conf", "content": "{}\n"}])
+    underlay.module("topology", document=document, peers=PEERS)
+    underlay.sh(gone)
+    twice("topology", state="absent")
+    assert (files(underlay), everything(underlay)) == before
 
 
 def test_a_state_that_cannot_be_written_is_told_and_nothing_is_changed(underlay: Host) -> None:

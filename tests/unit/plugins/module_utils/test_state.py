@@ -61,17 +61,22 @@ def test_a_document_as_people_read_it_has_no_long_lines_but_for_long_values(docu
     assert all(len(line) <= 170 or '"' in line for line in text.splitlines())
 
 
-@given(st.lists(sysctls, max_size=3), st.lists(documents, max_size=2), st.lists(st.text(), max_size=2))
-def test_what_is_kept_is_read_back(before, previous, folders) -> None:
-    saved = Saved("overlay", {}, tuple(before), tuple(previous), tuple(folders))
+paths = st.lists(st.text(), max_size=2)
+
+
+@given(st.lists(sysctls, max_size=3), st.lists(documents, max_size=2), paths, paths)
+def test_what_is_kept_is_read_back(before, previous, folders, files) -> None:
+    saved = Saved("overlay", {}, tuple(before), tuple(previous), tuple(folders), tuple(files))
     raw = json.loads(saved.as_json())
     assert tuple(_state._sysctl(item) for item in raw["before"]) == saved.before
     assert [item["restores"] for item in raw["before"]] == [[list(pair) for pair in item.restores] for item in before]
     assert (tuple(raw["previous"]), tuple(raw["folders"])) == (saved.previous, saved.folders)
+    assert tuple(raw["files"]) == saved.files
 
 
 def test_a_run_that_ends_leaves_two_files_and_one_that_is_torn_down_none(folder: pathlib.Path) -> None:
-    saved = Saved("overlay", {"links": []}, (Sysctl("", "net.ipv4.ip_forward", "0", (("a", "b"),)),), (), ("/x",))
+    before = (Sysctl("", "net.ipv4.ip_forward", "0", (("a", "b"),)),)
+    saved = Saved("overlay", {"links": []}, before, (), ("/x",), ("/x/y",))
     with _state.locked():
         wrote(saved)
         loaded = _state.load("overlay")
