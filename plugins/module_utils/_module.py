@@ -17,18 +17,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
 from . import _rollback
+from ._command import attempt
 from ._engine import Result, converge, inventory
 from ._kernel import KernelError, MissingLibrary
 from ._model import Mistakes, State, parse
 from ._state import Failed
 
-INTERPRETERS = (
-    "/usr/bin/python3",
-    "/usr/libexec/platform-python",
-    "/usr/bin/python3.12",
-    "/usr/bin/python3.11",
-    "/usr/bin/python3.9",
-)
+LASTING = ["/usr/bin/python3", "/usr/libexec/platform-python"]
+INTERPRETERS = [*LASTING, "/usr/bin/python3.12", "/usr/bin/python3.11", "/usr/bin/python3.9"]
 """Where distributions put the Python that their python3-pyroute2 belongs to."""
 
 MOST_OPERATIONS = 200
@@ -126,8 +122,15 @@ def _respawn_or_fail(module: AnsibleModule, error: MissingLibrary) -> None:
     )
 
 
-def python_with_pyroute2() -> str | None:
-    """The interpreter that has pyroute2: this one, or the distribution's; None if none has."""
+def lasting_python() -> str | None:
+    """An interpreter with pyroute2 for what stays on the host; None if there is none.
+
+    The distribution's by the name that outlives its upgrades, where this one may be python3.11 or in a virtual environment.
+    """
+    ask = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pyroute2') is None)"
+    for path in LASTING:
+        if os.access(path, os.X_OK) and attempt(path, "-I", "-c", ask).returncode == 0:
+            return path
     return sys.executable if importlib.util.find_spec("pyroute2") else _other_python()
 
 

@@ -93,13 +93,15 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import _cli, _netns, _node, _package, _rollback, _state
-from ..module_utils._atomic import discard, text_of, write_atomically
-from ..module_utils._module import guarded, python_with_pyroute2
+from ..module_utils._atomic import discard, remove_empty, text_of, write_atomically
+from ..module_utils._module import guarded, lasting_python
 
 PROTOCOL = f"{_node.OWN_PROTOCOLS[0]}\t{_node.OWN_PROTOCOLS[1]}\n"
 CARRIED = _cli
 """Named, so that Ansible sends all the files along that the command needs."""
 RUN = "/run/podnet-overlay"
+_FOLDERS = ["/etc/iproute2", os.path.dirname(_node.PROTOCOL_FILE)]
+"""Some distributions have theirs below /usr only."""
 
 Files = dict[str, str]
 """Text by path; '' for a file that is not there."""
@@ -165,6 +167,8 @@ def _bring(module: AnsibleModule) -> tuple[Answer, Calls]:
         if absent and not kept:
             shutil.rmtree(_package.FOLDER, ignore_errors=True)  # with what Python has compiled there
             shutil.rmtree(RUN, ignore_errors=True)
+        if absent:
+            remove_empty(_FOLDERS)
     starting = [["daemon-reload"]] if _touches_units(after) else []
     if not absent:
         restart = [["restart", _package.WATCHER]] if watch and units + _package.of_engine(after) else []
@@ -203,7 +207,7 @@ def _files(present: str, load: list[str], boot: list[str], *, protocol: bool) ->
 
 
 def _python(module: AnsibleModule) -> str:
-    found = python_with_pyroute2()
+    found = lasting_python()
     if found is None:
         module.fail_json(
             msg=f"no Python of this host has pyroute2 ({sys.executable} has not): install python3-pyroute2, "

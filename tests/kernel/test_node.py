@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
-from ansible_collections.podnet.overlay.plugins.module_utils import _netns
+from ansible_collections.podnet.overlay.plugins.module_utils import _module, _netns
 
 from tests.kernel import kills
 from tests.kernel.hosts import CHECKOUT, Host
@@ -278,3 +280,24 @@ def test_the_boot_unit_runs_too_where_only_an_unconfirmed_change_was_left(booted
     unit = booted.run("cat /etc/systemd/system/podnet-overlay.service").stdout
     for folder in ("/etc/podnet-overlay", "/var/lib/podnet-overlay/rollback"):
         assert f"ConditionDirectoryNotEmpty=|{folder}\n" in unit
+
+
+def test_the_command_s_python_is_the_distribution_s_by_a_name_that_outlives_an_upgrade(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    for lasting, used in (([str(python)], str(python)), (["/nonexistent"], sys.executable)):
+        monkeypatch.setattr(_module, "LASTING", lasting)
+        host.module("node", missing=["file:engine"])
+        assert host.sh("head -n 1 /usr/local/sbin/podnet-overlay") == f"#!{used}\n"
+        host.sh("rm /usr/local/sbin/podnet-overlay")
+
+
+def test_folders_that_were_made_for_the_protocol_s_name_go_with_it(host: Host) -> None:
+    host.sh("rm -rf /etc/iproute2")
+    host.module("node", missing=["file:rt_protos"])
+    assert host.sh("ls /etc/iproute2/rt_protos.d") == "podnet-overlay.conf\n"
+    host.module("node", state="absent")
+    assert host.run("ls", "/etc/iproute2", check=False).returncode != 0
