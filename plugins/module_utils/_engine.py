@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _drift, _firewall_clause, _foreign, _journal, _netns, _nft, _rollback, _state
+from . import _drift, _firewall_clause, _foreign, _foreign_networkd, _journal, _netns, _nft, _rollback, _state
 from ._atomic import discard, missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, in_the_way, missing, taken_endpoints
 from ._kernel import NETNS_FILES, Kernel, KernelError
@@ -335,9 +335,11 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, desired: State, obs
 
 
 _FORWARDING = Sysctl("", "net.ipv4.ip_forward", "1")
+_SAME_AS_FORWARDING = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
 _ROUTING_KINDS = ("bridge", "wireguard", "tun", "ipip", "gre", "vxlan")
 _SYSCTL_FILES = (
     "/usr/lib/sysctl.d/*.conf",
+    "/usr/local/lib/sysctl.d/*.conf",
     "/run/sysctl.d/*.conf",
     "/etc/sysctl.d/*.conf",
     "/etc/sysctl.conf",
@@ -370,25 +372,32 @@ def _needed(
             if key not in (item.key for item in heir.before):
                 heirs[heir.name] = replace(heir, before=(*heir.before, after))
         elif torn_down and key == _FORWARDING.key:
-            reason = _needs_forwarding(kernel, owner, observed)
+            reason = _needs_forwarding(kernel, owner, observed, after)
             reasons.update({key: reason} if reason else {})
     return reasons, tuple(heirs.values())
 
 
-def _needs_forwarding(kernel: Kernel, owner: str, observed: State) -> str:
-    """Why the host should go on forwarding when the document *owner* is gone; '' for no reason."""
+def _needs_forwarding(kernel: Kernel, owner: str, observed: State, before: Sysctl) -> str:
+    """Why the host should go on forwarding when the document *owner* is gone; '' for no reason.
+
+    A virtual link of others that packets can take is one: of kinds that are made to forward any, of all kinds those that came
+    after *before*, since which the host forwards. The others, such as its uplink, did without.
+    """
     for name in _state.names():
         if name != owner and _readable(name) is None:
             return "the document %s cannot be read, and may need it" % name
+    ways = {item.dev for item in observed.values() if isinstance(item, (Address, Route)) and not item.namespace}
+    older = {interface_of(name) for name, _value in before.restores}
     for link in of_type(observed, Link):
-        addresses = [item for item in of_type(observed, Address) if (item.namespace, item.dev) == ("", link.name)]
-        if not link.namespace and link.kind in _ROUTING_KINDS and link.up and addresses and link.owner != owner:
+        routing = link.kind in _ROUTING_KINDS or (link.kind and link.name not in older)
+        if not link.namespace and routing and link.up and link.name in ways and link.owner != owner:
             return "the %s %s is there, for which someone may forward" % (link.kind, link.name)
     for path in (path for pattern in _SYSCTL_FILES for path in sorted(glob.glob(pattern))):
-        line = kernel.sysctl_line(path, _FORWARDING.name)
-        if line is not None and line.value == _FORWARDING.value:
+        lines = [kernel.sysctl_line(path, name) for name in _SAME_AS_FORWARDING]
+        if any(line is not None and line.value == _FORWARDING.value for line in lines):
             return "%s asks for it" % path
-    return ""
+    path = _foreign_networkd.forwards()
+    return "%s asks networkd for it" % path if path else ""
 
 
 def _carry_out(

@@ -18,12 +18,14 @@ Sources: systemd.network(5), networkd.conf(5), networkctl(1), systemd's networkd
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import socket
 from collections.abc import Iterable
 
 from . import _dropin
+from ._atomic import text_of
 from ._command import enabled, found, run, runs
 
 NETWORK = "/etc/systemd/network/0-podnet-overlay.network"
@@ -34,6 +36,10 @@ _LINKS = "/run/systemd/netif/links"
 _BUS = "/run/dbus/system_bus_socket"
 _UNMANAGED = " unmanaged"
 _ROUTES = "ManageForeignRoutes=no"
+_SETTINGS = ("network/*.network", "network/*.network.d/*.conf", "networkd.conf", "networkd.conf.d/*.conf")
+_FORWARDS = re.compile(
+    r"^\s*(IPForward|IPv4Forwarding|IPMasquerade)\s*=\s*(?i:yes|true|on|1|ipv4|both)\s*$", re.MULTILINE
+)
 _MANAGED = re.compile(r"^ADMIN_STATE=(configuring|configured|failed)$", re.MULTILINE)
 
 
@@ -81,6 +87,13 @@ def write(owner: str, rules: Iterable[str]) -> None:
     changed = _dropin.write(NETWORK, owner, _network(names))
     if (changed or any(map(_is_managed, names))) and _runs() and found("networkctl") and os.path.exists(_BUS):
         run("networkctl", "reload")
+
+
+def forwards() -> str:
+    """A file by which networkd makes this host forward, '' for none. Those in /usr are for containers that it may have one day."""
+    patterns = ["%s/systemd/%s" % (folder, name) for folder in ("/etc", "/run") for name in _SETTINGS]
+    paths = [path for pattern in patterns for path in sorted(glob.glob(pattern))] if active() else []
+    return next((path for path in paths if _FORWARDS.search(text_of(path))), "")
 
 
 def _network(names: Iterable[str]) -> tuple[str, ...]:

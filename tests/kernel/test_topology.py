@@ -518,22 +518,52 @@ def test_forwarding_that_was_on_before_is_on_afterwards_though_somebody_turned_i
     assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
 
 
-def test_forwarding_stays_where_something_else_needs_it_by_now_and_that_is_told(underlay: Host) -> None:
-    for needs, reason in (
+ROUTER = "/etc/sysctl.d/router.conf"
+GATEWAY = "/etc/systemd/network/gateway.network"
+ENABLED = "/etc/systemd/system/multi-user.target.wants"
+NETWORKD = f"mkdir -p {ENABLED} {GATEWAY}.d; touch {ENABLED}/systemd-networkd.service;"
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
         ("ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up", "docker0"),
-        ("ip link del docker0; echo net.ipv4.ip_forward=1 >/etc/sysctl.d/router.conf", "/etc/sysctl.d/router.conf"),
-    ):
-        underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
-        underlay.module("topology", document=node(), peers=PEERS)
-        underlay.sh(needs)
-        gone = underlay.module("topology", state="absent")
-        assert reason in str(gone.get("warnings")), gone
-        assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
-    underlay.sh("rm /etc/sysctl.d/router.conf; sysctl -qw net.ipv4.ip_forward=0")
+        ("ip link add cali1 type veth peer name c1; ip link set cali1 up; ip route add 10.7.0.2 dev cali1", "cali1"),
+        ("ip link add host type veth peer name c1; ip addr add 10.7.0.1/32 dev host; ip link set host up", "host"),
+        ("ip link add v.5 link eth1 type macvlan; ip addr add 10.7.0.1/24 dev v.5; ip link set v.5 up", "v.5"),
+        (f"echo net.ipv4.ip_forward=1 >{ROUTER}", ROUTER),
+        (f"echo net.ipv4.conf.all.forwarding = 1 >{ROUTER}", ROUTER),
+        (f"echo -net/ipv4/conf/all/forwarding=1 >{ROUTER}", ROUTER),
+        (f"{NETWORKD} echo IPForward=yes >{GATEWAY}", GATEWAY),
+        (f"{NETWORKD} echo IPMasquerade = both >{GATEWAY}.d/1.conf", f"{GATEWAY}.d/1.conf"),
+    ],
+)
+def test_forwarding_stays_where_something_else_needs_it_by_now_and_that_is_told(
+    underlay: Host, needs: str, reason: str
+) -> None:
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
     underlay.module("topology", document=node(), peers=PEERS)
-    underlay.module("topology", name="second", document={"sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}]})
-    assert "second" in str(underlay.module("topology", state="absent")["warnings"])
+    underlay.sh(needs)
+    gone = underlay.module("topology", state="absent")
+    assert f"{reason} " in str(gone.get("warnings")), gone
     assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ip link add c0 type veth peer name c1; ip link set c0 up",
+        "ip link add c0 type veth peer name c1; ip addr add 10.7.0.1/32 dev c0",
+        f"echo net.ipv4.ip_forward=0 >{ROUTER}",
+        f"{NETWORKD} echo IPForward=no >{GATEWAY}",
+    ],
+)
+def test_forwarding_goes_where_nothing_else_needs_it(underlay: Host, other: str) -> None:
+    underlay.sh("sysctl -qw net.ipv4.ip_forward=0")
+    underlay.module("topology", document=node(), peers=PEERS)
+    underlay.sh(other)
+    assert "warnings" not in underlay.module("topology", state="absent")
+    assert underlay.sh("sysctl -n net.ipv4.ip_forward") == "0\n"
 
 
 ARP = {"name": "net.ipv4.conf.all.arp_announce", "value": "1"}
