@@ -7,23 +7,21 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from . import _journal, _metrics, _rollback, _state
-from ._engine import Result, confirm, converge, reconcile, roll_back
-from ._kernel import KernelError, MissingLibrary
+from ._engine import TROUBLE, TURNS, Result, confirm, converge, reconcile, repair, roll_back
 from ._model import Mistakes
-from ._state import Failed
 
 FINE, DIFFERS, FAILED = 0, 1, 2
 """Exit codes, those of diff(1)."""
-RETRY = 5.0
-"""Seconds after which what could not be undone is tried again."""
-_TROUBLE = (Mistakes, Failed, KernelError, MissingLibrary, OSError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(given.act(given))
     except KeyboardInterrupt:
         return 130
-    except _TROUBLE as error:
+    except TROUBLE as error:
         _complain(str(error))
         return FAILED
 
@@ -81,24 +79,33 @@ def _complain(text: str) -> None:
     sys.stderr.write("podnet-overlay: %s\n" % text)
 
 
+@dataclass
+class _Told:
+    """What became of one document."""
+
+    operations: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
 def _apply(given: argparse.Namespace) -> int:
-    code = FINE
+    told = {}
     for name in _rollback.names():
         try:
             roll_back(name, due=True)  # a reboot is no confirmation
-        except _TROUBLE as error:
-            code = FAILED
-            _complain("%s: its last change cannot be undone: %s" % (name, error))
-    return max(code, _each(given, _in_order(given.names), reconcile))
+        except TROUBLE as error:
+            told[name] = _Told(errors=["its last change cannot be undone: %s" % error])
+    return _each(given, _in_order(given.names), [partial(repair, parts=parts) for parts in TURNS], told=told)
 
 
 def _diff(given: argparse.Namespace) -> int:
-    return _each(given, _in_order(given.names), lambda name: reconcile(name, check=True), found=DIFFERS)
+    return _each(given, _in_order(given.names), [partial(reconcile, check=True)], found=DIFFERS)
 
 
 def _teardown(given: argparse.Namespace) -> int:
     names = [*reversed(_in_order(given.names)), *(name for name in _state.names() if name not in _state.documents())]
-    return _each(given, names if not given.names else given.names, _torn_down)
+    return _each(given, names if not given.names else given.names, [_torn_down])
 
 
 def _torn_down(name: str) -> Result:
@@ -113,33 +120,50 @@ def _unknown(name: str) -> Mistakes:
     return Mistakes(["there is no document %s in %s" % (name, _state.DOCUMENT_FOLDER)])
 
 
-def _each(given: argparse.Namespace, names: Sequence[str], act: Callable[[str], Result], found: int = FINE) -> int:
-    """Do one thing with each document, whatever becomes of the others."""
-    code = FINE
-    told: list[dict[str, Any]] = []
-    for name in names:
+def _each(
+    given: argparse.Namespace,
+    names: Sequence[str],
+    acts: Sequence[Callable[[str], Result]],
+    found: int = FINE,
+    told: Mapping[str, _Told] | None = None,
+) -> int:
+    """Do one thing after the other with each document, whatever becomes of the others; *found* is the code where something differed.
+
+    Args:
+        told: what there is to tell of documents already.
+    """
+    told = {**{name: _Told() for name in names}, **(told or {})}
+    for act, name in itertools.product(acts, names):
         try:
             result = act(name)
-        except _TROUBLE as error:
-            code = FAILED
-            told.append({"document": name, "operations": [], "warnings": [], "error": str(error)})
-            _complain("%s: %s" % (name, error))
+        except TROUBLE as error:
+            told[name].errors.append(str(error))
             continue
-        if result.held:  # something foreign is in the way, or a link is not there yet
-            code = FAILED
-        elif result.operations and code == FINE:
-            code = found
-        operations = [str(operation) for operation in result.operations]
-        warnings = [*result.warnings, *result.shadowed]
-        told.append({"document": name, "operations": operations, "warnings": warnings, "error": ""})
-        if not given.json:
-            for line in operations:
-                _say("%s: %s" % (name, line))
-            for line in warnings:
-                _complain("%s: %s" % (name, line))
+        told[name].operations += map(str, result.operations)
+        # Refused, or something foreign is in the way, or a link is not there yet.
+        told[name].held += map(str, result.held)
+        told[name].warnings += [*result.warnings, *result.shadowed]
+    for name, document in told.items():
+        document.errors = list(dict.fromkeys(document.errors))  # what cannot be read cannot be read each time
+        for line in document.operations if not given.json else ():
+            _say("%s: %s" % (name, line))
+        for line in [*(document.warnings if not given.json else ()), *document.errors]:
+            _complain("%s: %s" % (name, line))
     if given.json:
-        _say(json.dumps(told, indent=2))
-    return code
+        _say(json.dumps([_as_json(name, document) for name, document in told.items()], indent=2))
+    if any(document.errors or document.held for document in told.values()):
+        return FAILED
+    return found if any(document.operations for document in told.values()) else FINE
+
+
+def _as_json(name: str, told: _Told) -> dict[str, Any]:
+    return {
+        "document": name,
+        "operations": told.operations,
+        "held": told.held,
+        "warnings": told.warnings,
+        "error": "; ".join(told.errors),
+    }
 
 
 def _in_order(names: Sequence[str]) -> list[str]:
@@ -200,12 +224,12 @@ def _rollback_due(given: argparse.Namespace) -> int:
                 time.sleep(min(change.left, 1.0))
             elif roll_back(given.name, due=True) is not None:
                 break
-        except _TROUBLE as error:
+        except TROUBLE as error:
             _journal.log(
                 "document %s: its last change cannot be undone, and is tried again: %s" % (given.name, error),
                 _journal.ERROR,
                 PODNET_DOCUMENT=given.name,
             )
-            time.sleep(RETRY)
+            time.sleep(_rollback.RETRY)
         change = _rollback.pending(given.name)
     return FINE

@@ -35,6 +35,9 @@ PATIENCE = 5
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds
 CALM = 3.0
 """After so many seconds without a repair, or twice the pause, it is no fight any more."""
+LONG_CALM = 600.0
+"""Who comes back within so many seconds is counted too, and told after PATIENCE repairs: Flannel looks every 10 s, Calico every 10 to
+90 s, cron every minute. No pause meets those: a repair a minute costs nothing, and a pause would be an outage."""
 
 
 def connected(desired: State, observed: State) -> State:
@@ -91,30 +94,47 @@ class Fight:
     last: float = 0.0
     pause: float = 0.0
     who: str = ""
+    begun: float = 0.0
+    """When it was repaired first, without a long calm since then, and"""
+    often: int = 0
+    """how often since."""
 
 
 @dataclass
 class Backoff:
     """Which objects are not repaired just now, because something keeps undoing it, or because the kernel refused."""
 
+    first: float = FIRST_PAUSE
+    longest: float = LONGEST_PAUSE
     fights: dict[Key, Fight] = field(default_factory=dict)
 
     def repaired(self, key: Key, now: float, who: str = "") -> Fight | None:
-        """Take note of a repair; the fight, if one begins with it."""
-        fight = self.fights.setdefault(key, Fight())
-        if now - fight.last > max(CALM, 2 * fight.pause):
-            fight.repairs, fight.pause = 0, 0.0
+        """Take note of a repair; the fight, if it has to be told now."""
+        fight = self._fight(key, now)
         fight.repairs, fight.last, fight.who = fight.repairs + 1, now, who or fight.who
+        fight.begun, fight.often = (fight.begun, fight.often + 1) if fight.often else (now, 1)
         if fight.repairs < PATIENCE:
             fight.pause = 0.0  # of a refusal before
-            return None
-        fight.pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
-        return fight if fight.repairs == PATIENCE else None
+        else:
+            fight.pause = self._longer(fight.pause)
+        return fight if PATIENCE in (fight.repairs, fight.often) else None
 
     def refused(self, key: Key, now: float) -> None:
         """The kernel did not take it: try again after a pause."""
+        fight = self._fight(key, now)
+        fight.last, fight.pause = now, self._longer(fight.pause)
+
+    def _fight(self, key: Key, now: float) -> Fight:
+        """What is known of it, as far as that still counts."""
         fight = self.fights.setdefault(key, Fight())
-        fight.last, fight.pause = now, min(LONGEST_PAUSE, max(FIRST_PAUSE, fight.pause * 2))
+        if now - fight.last > max(CALM, 2 * fight.pause):
+            fight.repairs, fight.pause = 0, 0.0
+        if now - fight.last > LONG_CALM:
+            fight.often = 0
+        return fight
+
+    def _longer(self, pause: float) -> float:
+        return min(self.longest, max(self.first, pause * 2))
 
     def excused(self, keys: Collection[Key]) -> None:
         """What they live on is not there, or not usable: nobody fights over them, and they are made as soon as they can be."""
@@ -125,15 +145,15 @@ class Backoff:
         """What has to wait."""
         return {key for key, fight in self.fights.items() if now < fight.last + fight.pause}
 
-    def next(self, now: float) -> float | None:
-        """Seconds until the first that waits may be tried again, None if none waits."""
-        ends = [fight.last + fight.pause for fight in self.fights.values() if now < fight.last + fight.pause]
-        return min(ends) - now if ends else None
+    def next(self, waiting: Collection[Key], now: float) -> float | None:
+        """Seconds until the first of what is *waiting* may be tried again, None if nothing is."""
+        known = [self.fights.get(key, Fight()) for key in waiting]
+        return max(0.0, min(fight.last + fight.pause for fight in known) - now) if known else None
 
     def forget(self, now: float) -> None:
         """Drop what has been calm for long."""
         self.fights = {
-            key: fight for key, fight in self.fights.items() if now - fight.last <= max(CALM, 2 * fight.pause)
+            key: fight for key, fight in self.fights.items() if now - fight.last <= max(LONG_CALM, 2 * fight.pause)
         }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from . import _drift, _firewall_clause, _foreign, _foreign_networkd, _journal, _netns, _nft, _rollback, _state
 from ._atomic import discard, missing_folders, remove_empty
 from ._difference import Operation, conflicts, difference, in_the_way, missing, taken_endpoints
-from ._kernel import NETNS_FILES, Kernel, KernelError
+from ._kernel import NETNS_FILES, Kernel, KernelError, MissingLibrary
 from ._model import (
     EVERYTHING,
     LINKS,
@@ -52,6 +53,13 @@ from ._model import (
     state_of,
 )
 from ._state import Failed, Saved, Unwritten, desired_state, load, locked
+
+TROUBLE = (Mistakes, Failed, KernelError, MissingLibrary, OSError)
+"""What a run may end with."""
+TURNS = (frozenset({LINKS, RULES}), frozenset({PROGRAMS}))
+"""In this order parts of the host are repaired: other programs are slow to ask, and may be broken, and keep nothing else waiting."""
+MOST_TRIES = 16
+"""So often a repair is begun anew without what the kernel refused."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,41 @@ def reconcile(
         return found.result
 
 
+def repair(name: str, *, parts: Collection[str], aside: set[Key] | None = None) -> Result:
+    """As ``reconcile``, as far as the kernel takes it: one obstacle is no reason to leave a host without its overlay.
+
+    Args:
+        aside: what to leave as it is for now. What the kernel refuses comes to it.
+
+    Raises:
+        As ``reconcile``.
+    """
+    return _as_far_as_possible(lambda held: reconcile(name, parts=parts, held=held), set() if aside is None else aside)
+
+
+def _as_far_as_possible(act: Callable[[Collection[Key]], Result], aside: set[Key]) -> Result:
+    """Do it without what the kernel refuses, which is set aside and told as a warning.
+
+    What is refused once may be so because the host changed while it was looked at. So it is tried twice.
+    """
+    refusals: Counter[Key] = Counter()
+    reasons: dict[Key, str] = {}
+    tries = 0
+    while True:
+        try:
+            result = act(aside)
+        except Failed as error:
+            tries += 1
+            if not error.refused or tries == MOST_TRIES:
+                raise
+            refusals.update(error.refused)
+            reasons[next(iter(error.refused))] = str(error.__cause__)
+            aside |= {key for key, times in refusals.items() if times > 1}
+        else:
+            warnings = [*result.warnings, *(reason for key, reason in reasons.items() if key in aside)]
+            return replace(result, warnings=tuple(dict.fromkeys(warnings)))
+
+
 def confirm(name: str) -> bool:
     """Keep the last change of a document; whether one was waiting for it."""
     with locked():
@@ -185,23 +228,31 @@ def roll_back(name: str, *, due: bool = False) -> Result | None:
         if change is None or (due and change.left):
             return None
         saved = load(name)
-        desired = desired_state(change.document, name) if change.document else {}
-        found = _compare(kernel, desired, name, saved, change.document, repair=True)
-        try:
-            _carry_out(kernel, found, name, saved, change.document)
-        except Unwritten as error:
-            # A full disk must not keep a host cut off. The change is still pending, so what is kept is put right when it can be.
-            _perform(kernel, found.result.operations)
-            raise Failed("the host is as before it, but not yet what is kept of it: %s" % error) from error
+        document = change.document
+        desired = desired_state(document, name) if document else {}
+
+        def back(held: Collection[Key]) -> Result:
+            found = _compare(kernel, desired, name, saved, document, held=held, repair=True)
+            try:
+                _carry_out(kernel, found, name, saved, document)
+            except Unwritten as error:
+                # A full disk must not keep a host cut off. The change is still pending, so what is kept is put right when it can be.
+                _perform(kernel, found.result.operations)
+                raise Failed("the host is as before it, but not yet what is kept of it: %s" % error) from error
+            return found.result
+
+        # Where there was no document what is left would be forgotten with it.
+        result = _as_far_as_possible(back, set()) if document else back(())
         _rollback.disarm(name)
     if due:
+        lines = [*map(str, result.operations), *result.warnings]
         _journal.log(
             "document %s: its last change was not confirmed within %.0f s, and is undone: %s"
-            % (name, change.timeout, "; ".join(map(str, found.result.operations)) or "nothing was left of it"),
+            % (name, change.timeout, "; ".join(lines) or "nothing was left of it"),
             _journal.WARNING,
             PODNET_DOCUMENT=name,
         )
-    return found.result
+    return result
 
 
 def _exclusively(check: bool) -> contextlib.AbstractContextManager[None]:
@@ -250,7 +301,7 @@ def _compare(
         desired = {**desired, **_accepts(document, owner, desired, observed)}
     everywhere = desired  # what undoing needs is kept, wherever one looks
     if EVERYTHING - set(parts):
-        desired = {key: item for key, item in desired.items() if _part_of(item) in parts}
+        desired = {key: item for key, item in desired.items() if part_of(item) in parts}
     implied = _drift.connected(desired, observed) if owner else {}
     desired = {**implied, **desired, **implied}  # these first: a gateway may be in one of them
     owned = _ownership(owner, saved, observed)
@@ -296,7 +347,8 @@ def _compare(
     return _Found(everywhere, result, heirs)
 
 
-def _part_of(item: Object) -> str:
+def part_of(item: Object) -> str:
+    """Where to look for an object of this kind."""
     return RULES if isinstance(item, Firewall) else PROGRAMS if isinstance(item, Accept) else LINKS
 
 
@@ -489,7 +541,7 @@ def _perform(kernel: Kernel, operations: Sequence[Operation]) -> None:
     try:
         kernel.perform(operations)
     except KernelError as error:
-        refused = error.operation.item.key if error.operation else None
+        refused = [operation.item.key for operation in (error.operation, *error.others) if operation]
         raise Failed(_failure_text(error, _undo(kernel, error.done)), refused) from error
 
 

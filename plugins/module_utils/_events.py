@@ -20,8 +20,9 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from . import _nft
 from ._model import EVERYTHING, LINKS, PROGRAMS, RULES
@@ -59,14 +60,16 @@ class Interest:
     neighbours: frozenset[str] = frozenset()
     paths: frozenset[str] = frozenset()
 
+    @cached_property
+    def widths(self) -> frozenset[int]:
+        """The prefix lengths of *covering*: few, however many routes there are."""
+        return frozenset(width for _address, width in self.covering)
 
-@dataclass(frozen=True)
-class Events:
-    """Which parts have changed, who did it as far as the kernel knows, and whether a front has ended its run."""
 
-    parts: frozenset[str] = frozenset()
-    who: tuple[str, ...] = ()
-    run_ended: bool = False
+Events = Mapping[str, Collection[str]]
+"""Which parts have changed, and who did each, as far as the kernel knows. Of none where only a front has ended its run."""
+_RUN_ENDED = "run ended"
+"""What is heard in place of a part then: there may be another document."""
 
 
 class Listener:
@@ -84,6 +87,8 @@ class Listener:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._folders: dict[int, str] = {}
+        self._transaction: set[str] = set()
+        """Parts that the nftables transaction which is being heard has changed."""
 
     def __enter__(self) -> Listener:  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -98,25 +103,22 @@ class Listener:
         self._follow({os.path.dirname(path) for path in (*interest.paths, self._lock_file)} | {NETNS_FOLDER})
         sources = [self._rtnetlink, self._nftables, self._inotify]
         end = time.monotonic() + timeout
-        parts: set[str] = set()
-        who: list[str] = []
-        ended, begun = False, 0.0
+        heard: dict[str, dict[str, None]] = {}  # the names in order, each once
+        begun = 0.0
         while True:
             now = time.monotonic()
             left = min(QUIET, begun + LONGEST_BURST - now) if begun else end - now
             ready = select.select(sources, [], [], max(0.0, left))[0]
             if not ready and (begun or time.monotonic() >= end):
-                return Events(frozenset(parts), tuple(dict.fromkeys(who)), ended) if begun else None
+                heard.pop(_RUN_ENDED, None)
+                return heard if begun else None
             for source in ready:
                 for part, name in self._read(source, interest):
-                    if part:
-                        parts.add(part)
-                    ended = ended or not part
-                    who += [name] if name else []
+                    heard.setdefault(part, {}).update({name: None} if name else {})
                     begun = begun or time.monotonic()
 
     def _read(self, source: object, interest: Interest) -> Iterator[tuple[str, str]]:
-        """(part, who) of each event that matters; the part is '' where a front has ended its run."""
+        """(part, who) of each event that matters; the part is _RUN_ENDED where a front has ended its run."""
         if source is self._inotify:
             yield from self._files(interest)
             return
@@ -130,11 +132,27 @@ class Listener:
                 raise
             return
         if netlink is self._nftables:
-            yield from _rules(datagram)
+            yield from self._rules(datagram)
         else:
             for message in messages(datagram):
                 if concerns(message, interest):
                     yield LINKS, process_name(message.port)
+
+    def _rules(self, datagram: bytes) -> Iterator[tuple[str, str]]:
+        """Who it was comes last, after all that a transaction has changed, and in a datagram of its own."""
+        for message in messages(datagram):
+            if message.kind >> 8 != _NFTABLES:
+                continue
+            found = attributes(message.payload, 4)
+            table = _text(found.get(1, b""))  # of each kind of object the first attribute names its table
+            if message.kind & 0xFF == _NEWGEN:
+                who = _text(found.get(_PROC_NAME, b""))
+                yield from ((part, who) for part in self._transaction)
+                self._transaction = set()
+            elif table == _nft.TABLE or table in _PROGRAM_TABLES:
+                part = RULES if table == _nft.TABLE else PROGRAMS
+                self._transaction.add(part)
+                yield part, ""
 
     def _follow(self, folders: Collection[str]) -> None:
         for folder in folders:  # again each time: it may be another folder of that name by now
@@ -153,11 +171,11 @@ class Listener:
                 raw = part[at + _INOTIFY.size : at + _INOTIFY.size + length]
                 at += _INOTIFY.size + length
                 if mask & _OVERFLOW:  # more than is remembered: any file may have changed
-                    yield from ((part, "") for part in ("", *EVERYTHING))
+                    yield from ((part, "") for part in (_RUN_ENDED, *EVERYTHING))
                 folder = self._folders.get(watch, "")
                 path = os.path.join(folder, os.fsdecode(raw.rstrip(b"\0")))
                 if path == self._lock_file:
-                    yield "", ""
+                    yield _RUN_ENDED, ""
                 elif path in interest.paths or (folder == NETNS_FOLDER and mask & _DELETED):
                     yield LINKS, ""
 
@@ -191,7 +209,7 @@ def concerns(message: Message, interest: Interest) -> bool:
         address = int.from_bytes(attributes(payload, 12).get(_DST, bytes(4)), "big")
         return (address, length) in interest.routes or any(
             width < length and (address >> (32 - width) << (32 - width), width) in interest.covering
-            for width in {width for _address, width in interest.covering}
+            for width in interest.widths
         )
     if message.kind in _NEIGHBOUR:
         found = attributes(payload, 12)
@@ -201,28 +219,15 @@ def concerns(message: Message, interest: Interest) -> bool:
     return message.kind in _NETCONF and _FORWARDING in attributes(payload, 4)
 
 
-def _rules(datagram: bytes) -> Iterator[tuple[str, str]]:
-    parts, who = set(), ""
-    for message in messages(datagram):
-        if message.kind >> 8 != _NFTABLES:
-            continue
-        found = attributes(message.payload, 4)
-        if message.kind & 0xFF == _NEWGEN:
-            who = _text(found.get(_PROC_NAME, b""))
-        elif _text(found.get(1, b"")) == _nft.TABLE:  # of each kind of object the first attribute names its table
-            parts.add(RULES)
-        elif _text(found.get(1, b"")) in _PROGRAM_TABLES:
-            parts.add(PROGRAMS)
-    yield from ((part, who) for part in parts)
-
-
 def process_name(port: int) -> str:
     """The process that a notification names as its cause; '' for the kernel itself, or where the process has ended.
 
-    The first netlink socket of a process has its PID as port.
+    The first netlink socket of a process has its PID as port, and that is of its own PID namespace: in a container's they begin with 1,
+    and its small ones are here the kernel's threads.
     """
-    if 0 < port < _HIGHEST_PID and port != os.getpid():
+    if 1 < port < _HIGHEST_PID and port != os.getpid():
         with contextlib.suppress(OSError), open("/proc/%d/comm" % port, encoding="utf-8", errors="replace") as file:
+            os.readlink("/proc/%d/exe" % port)  # a thread of the kernel has none
             return file.read().strip()
     return ""
 

@@ -107,10 +107,19 @@ class Failure:
 
 
 class KernelError(Exception):
-    """An operation failed. ``done`` are those of the same run that had been carried out before, in order."""
+    """An operation failed. ``done`` are those of the same run that had been carried out before, in order.
 
-    def __init__(self, operation: Operation | None, failure: Failure, done: Sequence[Operation] = ()) -> None:
-        self.operation, self.failure, self.done = operation, failure, list(done)
+    ``others`` are those that failed along with it, in the same batch.
+    """
+
+    def __init__(
+        self,
+        operation: Operation | None,
+        failure: Failure,
+        done: Sequence[Operation] = (),
+        others: Sequence[Operation] = (),
+    ) -> None:
+        self.operation, self.failure, self.done, self.others = operation, failure, list(done), list(others)
         what = "cannot %s: " % operation if operation else ""
         cause = _likely_cause(operation, failure.code)
         super().__init__("%s%s%s" % (what, failure, ". " + cause if cause else ""))
@@ -742,9 +751,10 @@ class Kernel:
         for group in _groups(operations):
             failed = self._batch(group, done) if isinstance(group[0].item, _BATCHED) else self._one(group[0], done)
             if failed:
-                raise KernelError(failed[0], failed[1], done)
+                (operation, failure), *others = failed
+                raise KernelError(operation, failure, done, [other for other, _failure in others])
 
-    def _one(self, operation: Operation, done: list[Operation]) -> tuple[Operation, Failure] | None:
+    def _one(self, operation: Operation, done: list[Operation]) -> list[tuple[Operation, Failure]]:
         try:
             failures = self._writers[type(operation.item)](operation, operation.item)
         except OSError as error:
@@ -753,26 +763,26 @@ class Kernel:
             failures = [error.failure]
         if not failures:
             done.append(operation)
-            return None
+            return []
         if operation.verb == "change" or isinstance(operation.item, Accept):  # a part of it may have been done
             with contextlib.suppress(OSError, KernelError):
                 self._writers[type(operation.item)](operation.inverse, operation.before)
-        return operation, failures[0]
+        return [(operation, failures[0])]
 
-    def _batch(self, group: Sequence[Operation], done: list[Operation]) -> tuple[Operation, Failure] | None:
+    def _batch(self, group: Sequence[Operation], done: list[Operation]) -> list[tuple[Operation, Failure]]:
         requests = []
         for operation in group:
             try:
                 requests.append(self._encoded(operation, operation.item))
             except OSError as error:
-                return operation, Failure(error.errno or errno.EIO, error.strerror or "")
+                return [(operation, Failure(error.errno or errno.EIO, error.strerror or ""))]
         failures = self._socket(group[0].item.namespace).send(requests)  # type: ignore[union-attr]
         for index, operation in enumerate(group):
             gone = operation.after is None and index in failures and failures[index].code in (errno.ESRCH, errno.ENOENT)
             if index not in failures or gone:  # gone with its device or its source address: as wanted
                 done.append(operation)
                 failures.pop(index, None)
-        return next(((group[index], failure) for index, failure in failures.items()), None)
+        return [(group[index], failure) for index, failure in failures.items()]
 
     def _encoded(self, operation: Operation, item: Any) -> bytes:
         index = self._index_of(item.namespace, item.dev) if item.dev else 0

@@ -106,6 +106,8 @@ Type=notify
 ExecStart={command} watch
 Restart=always
 RestartSec=2
+# What it has begun ends, and so do nft and other programs that it has called for that.
+KillMode=mixed
 RuntimeDirectory=podnet-overlay
 RuntimeDirectoryPreserve=yes
 

@@ -25,6 +25,8 @@ from ._state import STATE_FOLDER, Failed, names_in, prepared, read_json
 
 FOLDER = os.path.join(STATE_FOLDER, "rollback")
 COMMAND = "/usr/local/sbin/podnet-overlay"
+RETRY = 5.0
+"""Seconds after which what could not be undone is tried again."""
 _DETACHED = ("systemd-run", "--quiet", "--collect")
 
 

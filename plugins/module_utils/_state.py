@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,10 +40,10 @@ _WIDTH = 160
 class Failed(Exception):
     """A run failed; the message says what, where, why, and what became of what had been done.
 
-    ``refused`` is the object that the kernel did not take, if it was one.
+    ``refused`` are the objects that the kernel did not take, if it was that.
     """
 
-    def __init__(self, message: str, refused: Key | None = None) -> None:
+    def __init__(self, message: str, refused: Collection[Key] = ()) -> None:
         super().__init__(message)
         self.refused = refused
 

@@ -9,27 +9,26 @@ It holds no state that matters. What it repairs to is the document under /etc, a
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from . import _journal, _metrics, _rollback, _state
 from ._atomic import write_atomically
 from ._difference import Operation
 from ._drift import Backoff
-from ._engine import reconcile, roll_back
-from ._events import Interest, Listener
-from ._kernel import Kernel, KernelError
+from ._engine import TROUBLE, TURNS, Result, part_of, repair, roll_back
+from ._events import Events, Interest, Listener
+from ._kernel import Kernel
 from ._model import (
     EVERYTHING,
-    LINKS,
     OVERLAY_PROTOCOL,
     PROGRAMS,
-    RULES,
     Accept,
     Address,
     File,
@@ -46,16 +45,15 @@ from ._model import (
     of_type,
     protocol_name,
 )
-from ._state import Failed
 
 INTERVAL = 300.0
 """Seconds between looks at everything, for what the kernel does not tell."""
-MOST_REFUSALS = 8
-"""So many objects that the kernel does not take are set aside in one go."""
+FIRST_RETRY = 1.0
+"""Seconds after which a look that failed as a whole is repeated; each further pause is twice the one before."""
 SHARE = 0.3
 """Of one processor, for looking at a host that is changed all the time, and"""
 AHEAD = 3.0  # seconds of it that may be taken beforehand: what breaks in several steps is brought back without a pause
-
+LONGEST_REST = 1.0
 MOST_LINES = 100
 """So many repairs of one check are told one by one."""
 
@@ -74,13 +72,10 @@ def watch(interval: float = INTERVAL, metrics: str = _metrics.FILE) -> None:
     Raises:
         OSError: the kernel gives no notifications.
     """
-
-    def stop(_number: int, _frame: object) -> None:
-        raise Stopped
-
+    stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    watcher = _Watcher(interval, metrics)
+        signal.signal(number, stop.ask)
+    watcher = _Watcher(interval, metrics, stop)
     try:
         with Listener(_state.LOCK_FILE) as listener:
             _journal.notify("READY=1")
@@ -89,42 +84,108 @@ def watch(interval: float = INTERVAL, metrics: str = _metrics.FILE) -> None:
         _journal.notify("STOPPING=1")
 
 
+class _Stop:
+    """Ends the watcher where it waits, and nowhere else: a change of the kernel is not left half done."""
+
+    def __init__(self) -> None:
+        self._asked = self._waits = False
+
+    def ask(self, _number: int, _frame: object) -> None:
+        """Take note of a signal."""
+        self._asked = True
+        if self._waits:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Where it may end."""
+        self._waits = True
+        try:
+            if self._asked:
+                raise Stopped
+            yield
+        finally:
+            self._waits = False
+
+
+@dataclass
+class Budget:
+    """How much of the processor has been taken beyond the share that is the watcher's."""
+
+    now: float
+    used: float
+    debt: float = 0.0
+
+    def rest(self, now: float, used: float) -> float:
+        """Seconds to rest at the time *now*, when *used* seconds of the processor have been taken since the start."""
+        self.debt = max(0.0, self.debt - SHARE * (now - self.now)) + used - self.used
+        self.now, self.used = now, used
+        return min(LONGEST_REST, max(0.0, self.debt - AHEAD) / SHARE)
+
+
+def _used() -> float:
+    """Seconds of the processor that this process and its children took."""
+    return sum(os.times()[:4])
+
+
 @dataclass
 class _Watcher:
     interval: float
     metrics: str
+    stop: _Stop
     backoffs: dict[str, Backoff] = field(default_factory=dict)
     counters: dict[_metrics.Sample, float] = field(default_factory=dict)
     left: dict[str, set[Key]] = field(default_factory=dict)
     """What looks at each document left as it is, since all was last looked at, and"""
     waiting: dict[str, set[Key]] = field(default_factory=dict)
     """what of that for a while only."""
-    told: dict[str, str] = field(default_factory=dict)
-    """The last trouble of each document, and of each look at it: the same is not told twice."""
+    told: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The last trouble of each document, by what was tried: the same is not told twice."""
+    interest: Interest = field(default_factory=Interest)
+    documents: tuple[tuple[str, int, int], ...] | None = None
+    full: float = 0.0
+    """When all is looked at again, whatever the kernel tells."""
+
+    def __post_init__(self) -> None:
+        self.failed = Backoff(FIRST_RETRY, self.interval)
+        """Looks that failed as a whole, by document and part."""
 
     def run(self, listener: Listener) -> None:
-        seen: tuple[tuple[str, int, int], ...] | None = None
-        interest, parts = Interest(), EVERYTHING
-        who: tuple[str, ...] = ()
-        full, since = 0.0, time.monotonic()
-        debt, ended = 0.0, since
+        budget = Budget(time.monotonic(), _used())
+        events: Events = {}
+        since = time.monotonic()
         while True:
-            now = time.monotonic()
-            documents = signature()
-            if documents != seen or now >= full:
-                Kernel.as_listed.cache_clear()  # another document, or another nft by now
-                seen, interest, parts, full = documents, interest_of(_desired()), EVERYTHING, now + self.interval
+            if self._renewed(since):
+                events = {**dict.fromkeys(EVERYTHING, ()), **events}
             due = self._undo_due()
-            self._check([name for name, *_stat in documents], parts, who, since)
-            parts, who = frozenset(), ()
-            debt, ended = max(0.0, debt - SHARE * (now - ended)) + time.monotonic() - now, time.monotonic()
-            time.sleep(min(1.0, max(0.0, debt - AHEAD) / SHARE))
-            now = time.monotonic()
-            # The pause may be over by now, since looking takes its time: then at once.
-            again = [self.backoffs[name].next(now) or 0.0 for name, some in self.waiting.items() if some]
-            events = listener.wait(interest, max(0.0, min([full - now, due, *again])))
-            since = time.monotonic()
-            parts, who = (events.parts, events.who) if events else (EVERYTHING if again else frozenset(), ())
+            self._check(events, since)
+            with self.stop.waiting():
+                time.sleep(budget.rest(time.monotonic(), _used()))
+                events, since = self._next(listener, due)
+
+    def _renewed(self, now: float) -> bool:
+        """Whether all has to be looked at: there is another document, or it is time."""
+        documents = signature()
+        if documents == self.documents and now < self.full:
+            return False
+        Kernel.as_listed.cache_clear()  # another document, or another nft by now
+        self.documents, self.interest, self.full = documents, interest_of(_desired()), now + self.interval
+        return True
+
+    def _next(self, listener: Listener, due: float) -> tuple[Events, float]:
+        """What has changed, and when; what has waited long enough counts as changed."""
+        now = time.monotonic()
+        pauses = [self.backoffs[name].next(keys, now) for name, keys in self.waiting.items()]
+        pauses += [self.failed.next(self.failed.fights, now), self.full - now, due]
+        events = listener.wait(self.interest, max(0.0, min(pause for pause in pauses if pause is not None))) or {}
+        now = time.monotonic()
+        return {**dict.fromkeys(self._again(now), ()), **events}, now
+
+    def _again(self, now: float) -> Collection[str]:
+        """Parts in which something has waited long enough."""
+        if any(self.backoffs[name].next(keys, now) == 0 for name, keys in self.waiting.items()):
+            return EVERYTHING
+        return {part for _name, part in self.failed.fights.keys() - self.failed.held(now)}
 
     def _undo_due(self) -> float:
         """Undo changes that nobody has confirmed in time, should whoever waits for that be gone; seconds until the next look."""
@@ -137,70 +198,67 @@ class _Watcher:
                     change = _rollback.pending(name)
                 if change is not None:
                     waits.append(change.left + 1.0)
-            except (Mistakes, Failed, KernelError, OSError) as error:
-                self._trouble("%s (its last change)" % name, str(error))
-                waits.append(self.interval)
+            except TROUBLE as error:
+                self._trouble(name, "its last change cannot be undone: %s" % error, "rollback")
+                waits.append(_rollback.RETRY)
         return min(waits, default=self.interval)
 
-    def _check(self, names: Collection[str], parts: Collection[str], who: tuple[str, ...], since: float) -> None:
-        if set(parts) >= EVERYTHING:
+    def _check(self, events: Events, since: float) -> None:
+        parts, names = set(events), [name for name, *_stat in self.documents or ()]
+        if parts >= EVERYTHING:
             self.left, self.waiting = {}, {}
-        # What is slow to read comes last, and does not keep the rest waiting.
-        for some in ({LINKS, RULES} & set(parts), {PROGRAMS} & set(parts)):
-            for name in names if some else ():
-                self._bring_back(name, some, who, since)
+        for turn in TURNS:
+            for name in names if turn & parts else ():
+                self._look(name, turn & parts, events, since)
         if parts:
             for gone in set(self.backoffs) - set(names):
                 del self.backoffs[gone]
                 self.left.pop(gone, None)
                 self.waiting.pop(gone, None)
+                self.failed.excused([(gone, part) for part in EVERYTHING])
             self._write(names, parts)
 
-    def _bring_back(self, name: str, parts: Collection[str], who: tuple[str, ...], since: float) -> None:
+    def _look(self, name: str, parts: Collection[str], events: Events, since: float) -> None:
         backoff = self.backoffs.setdefault(name, Backoff())
+        held = backoff.held(time.monotonic())
+        aside = set(held)
+        kind = PROGRAMS if PROGRAMS in parts else ""
+        looks = [(name, part) for part in parts]
+        result = None
+        try:
+            result = repair(name, parts=parts, aside=aside)
+        except TROUBLE as error:
+            if name not in _state.documents():  # it was torn down just now
+                return
+            self._trouble(name, str(error), kind)
+            for look in looks:
+                self.failed.refused(look, time.monotonic())
+        for key in aside - held:
+            backoff.refused(key, time.monotonic())
         failures = _metrics.sample("podnet_overlay_repair_failures_total", document=name)
-        suspected: Key | None = None
-        for _attempt in range(2 * MOST_REFUSALS):
-            held = backoff.held(time.monotonic())
-            try:
-                result = reconcile(name, parts=parts, held=held)
-            except Failed as error:
-                if error.refused is not None and error.refused != suspected:
-                    suspected = error.refused  # the host may have changed while it was looked at: look again
-                    continue
-                self.counters[failures] = self.counters.get(failures, 0) + 1
-                self._trouble(name, str(error))
-                if error.refused is None:
-                    return
-                backoff.refused(error.refused, time.monotonic())
-                suspected = None
-            except (Mistakes, KernelError, OSError) as error:
-                if name not in _state.documents():  # it was torn down just now
-                    return
-                self.counters[failures] = self.counters.get(failures, 0) + 1
-                self._trouble(name, str(error))
-                return
-            else:
-                look = "%s: %s" % (name, PROGRAMS) if PROGRAMS in parts else name
-                self._trouble(name, "; ".join((*result.warnings, *result.shadowed)), look)
-                backoff.excused(result.cut_off)
-                held -= result.cut_off
-                left = {operation.item.key for operation in result.held}
-                self.left[name] = self.left.get(name, set()) | left
-                self.waiting[name] = self.waiting.get(name, set()) | (left & held)
-                self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(self.left[name])
-                self._repaired(name, backoff, result.operations, who, since)
-                return
-        self.waiting[name] = self.waiting.get(name, set()) | backoff.held(time.monotonic())
+        self.counters[failures] = self.counters.get(failures, 0) + len(aside - held) + (result is None)
+        if result is not None:
+            self.failed.excused(looks)
+            self._trouble(name, "; ".join((*result.warnings, *result.shadowed)), kind)
+            self._looked(name, backoff, result, aside)
+            self._repaired(name, backoff, result.operations, events, since)
+
+    def _looked(self, name: str, backoff: Backoff, result: Result, aside: Collection[Key]) -> None:
+        """Take note of what was left as it is."""
+        backoff.excused(result.cut_off)
+        left = {operation.item.key for operation in result.held}
+        self.left[name] = self.left.get(name, set()) | left
+        self.waiting[name] = self.waiting.get(name, set()) | (left & (set(aside) - result.cut_off))
+        self.counters[_metrics.sample("podnet_overlay_drift", document=name)] = len(self.left[name])
 
     def _repaired(
-        self, name: str, backoff: Backoff, operations: Collection[Operation], who: tuple[str, ...], since: float
+        self, name: str, backoff: Backoff, operations: Collection[Operation], events: Events, since: float
     ) -> None:
         if not operations:
             return
         now, seconds = time.monotonic(), time.monotonic() - since
         for operation in list(operations)[:MOST_LINES]:
-            looks_like = suspect(operation, who)
+            looks_like = suspect(operation, events.get(part_of(operation.item), ()))
             _journal.log(
                 "repaired in %.2f s: %s%s" % (seconds, operation, ", undone by %s" % looks_like if looks_like else ""),
                 _journal.NOTICE,
@@ -214,8 +272,14 @@ class _Watcher:
             fight = backoff.repaired(operation.item.key, now, looks_like)
             if fight is not None:
                 _journal.log(
-                    "%s is undone again and again, it looks like by %s: repaired %d times, and with growing pauses from now on"
-                    % (describe(operation.item), fight.who or "a program that cannot be told", fight.repairs),
+                    "%s is undone again and again, it looks like by %s: repaired %d times in %.0f s%s"
+                    % (
+                        describe(operation.item),
+                        fight.who or "a program that cannot be told",
+                        fight.often,
+                        now - fight.begun,
+                        ", and with growing pauses from now on" if fight.pause else "",
+                    ),
                     _journal.WARNING,
                     PODNET_DOCUMENT=name,
                     PODNET_KIND=kind_of(operation),
@@ -230,11 +294,12 @@ class _Watcher:
         self.counters[_metrics.sample("podnet_overlay_last_repair_timestamp_seconds", document=name)] = time.time()
         self.counters[_metrics.sample("podnet_overlay_last_repair_seconds", document=name)] = round(seconds, 3)
 
-    def _trouble(self, name: str, text: str, look: str = "") -> None:
-        """Tell it once, and again when it is another."""
-        if text and self.told.get(look or name) != text:
+    def _trouble(self, name: str, text: str, kind: str = "") -> None:
+        """Tell it once, and again when it is another; *kind* is what was tried."""
+        told = self.told.setdefault(name, {})
+        if text and text not in told.values():
             _journal.log("document %s: %s" % (name, text), _journal.WARNING, PODNET_DOCUMENT=name)
-        self.told[look or name] = text
+        told[kind] = text
 
     def _write(self, names: Collection[str], parts: Collection[str]) -> None:
         now = time.monotonic()
@@ -244,9 +309,8 @@ class _Watcher:
             if dict(sample[1]).get("document", "") in ("", *names)
         }
         for name in names:
-            backoff = self.backoffs[name]
-            backoff.forget(now)
-            self.counters[_metrics.sample("podnet_overlay_held", document=name)] = len(backoff.held(now))
+            self.backoffs[name].forget(now)
+            self.counters[_metrics.sample("podnet_overlay_held", document=name)] = len(self.waiting.get(name, ()))
             self.counters.setdefault(_metrics.sample("podnet_overlay_repair_failures_total", document=name), 0)
         if set(parts) >= EVERYTHING:
             self.counters[_metrics.sample("podnet_overlay_last_check_timestamp_seconds")] = round(time.time(), 3)
@@ -310,7 +374,8 @@ def _destination(text: str) -> tuple[int, int]:
 
 def suspect(operation: Operation, who: Iterable[str]) -> str:
     """Who undid what *operation* brings back: as the kernel told, or by the mark of what stood in its place."""
-    names = [name for name in who if name]
+    # A repair of rules is told as nft's too: where another did something besides, it was that one.
+    names = [name for name in who if name != "nft"] or list(who)
     if names:
         return " or ".join(names)
     before = operation.before

@@ -99,6 +99,48 @@ def test_after_a_boot_all_is_as_before(underlay: Host) -> None:
     underlay.run("ip netns exec web ping -c 1 -W 2 10.244.0.1")
 
 
+def test_a_boot_beside_a_firewall_that_does_not_answer_brings_all_but_its_rules(underlay: Host) -> None:
+    underlay.module("topology", document=overlays.document("node1", "vxlan", firewall={}))
+    before = picture(underlay)
+    fail = "#!/bin/sh\\necho FirewallD is not running >&2; exit 252\\n"
+    underlay.sh(f"printf '{fail}' >/usr/local/sbin/firewall-cmd; chmod +x /usr/local/sbin/firewall-cmd")
+    underlay.sh(
+        "cp /bin/sleep /run/firewalld; ip link del cni0; ip link del flannel.1; nft flush ruleset; ip netns del web"
+    )
+    firewalld = underlay.popen("/run/firewalld", "99")
+    try:
+        code, _out, err = run(underlay, "apply")
+        assert code == 2
+        assert err.count("FirewallD is not running") == 1
+        assert picture(underlay) == before
+    finally:
+        firewalld.kill()
+        firewalld.communicate()
+    assert run(underlay, "apply") == (0, "", "")
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(underlay: Host, count: int) -> None:
+    peers = {f"10.244.{number}.0/24": f"198.51.100.{number + 11}" for number in range(100)}
+    underlay.module("topology", document=node(), peers=peers)
+    wanted = picture(underlay)
+    # A route that somebody put before one of ours is replaced, and the kernel sees that ours is there already, behind it.
+    theirs = [f"10.244.{number}.0/24 via 198.51.100.99" for number in range(1, count + 1)]
+    underlay.sh("; ".join(f"ip route prepend {route}" for route in theirs))
+    underlay.sh("ip link set cni0 down; ip route del 10.244.99.0/24")
+    code, out, err = run(underlay, "apply", "--json")
+    (told,) = json.loads(out)
+    assert (code, told["error"]) == (2, "")
+    assert {line.split()[2] for line in told["operations"]} >= {"cni0", "10.244.99.0/24"}
+    assert {line.split()[2] for line in told["held"]} == {route.split()[0] for route in theirs}
+    assert "cannot change route 10.244.1.0/24 " in told["warnings"][0]
+    assert "undone" not in out + err
+    assert "10.244.99.0/24" in routes(underlay)
+    underlay.sh("; ".join(f"ip route del {route}" for route in theirs))
+    assert run(underlay, "apply")[0] == 0
+    assert picture(underlay) == wanted
+
+
 def test_a_document_that_stands_on_anothers_bridge_comes_after_it_and_goes_before_it(underlay: Host) -> None:
     before = everything(underlay)
     own = {"name": "veth-own", "kind": "veth", "master": "cni0", "peer": {"name": "eth9"}}
@@ -326,6 +368,11 @@ def test_one_damaged_unconfirmed_change_does_not_keep_the_documents_from_being_a
             applied = node1.run("podnet-overlay apply", check=False)
             assert (applied.returncode, f"{folder}/other.json" in applied.stderr) == (2, True)
             assert "cni0" in node1.links()
+        told = json.loads(node1.run("podnet-overlay apply --json", check=False).stdout)
+        assert {entry["document"]: f"{folder}/other.json" in entry["error"] for entry in told} == {
+            "overlay": False,
+            "other": True,
+        }
 
 
 def test_nobody_but_root_can_hold_the_lock() -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.kernel import kills
 from tests.kernel.documents import PEERS, node
 from tests.kernel.hosts import Host
-from tests.kernel.looks import everything, files, picture
+from tests.kernel.looks import everything, files, picture, routes
 
 PENDING = "/var/lib/podnet-overlay/rollback/overlay.json"
 CHANGED = node(routes=[*node()["routes"], {"dst": "10.9.0.0/24", "via": "198.51.100.12"}])
@@ -87,6 +87,13 @@ def test_an_unconfirmed_change_is_undone_in_time_and_nothing_of_the_waiting_is_l
     assert files(armed) == kept
     assert armed.run("podnet-overlay diff").stdout == ""
     assert armed.module("topology", document=node(), peers=PEERS)["operations"] == []
+
+
+def test_what_the_kernel_refuses_does_not_keep_a_change_from_being_undone(armed: Host) -> None:
+    change(armed, 2)
+    armed.sh("ip route prepend 10.244.1.0/24 via 198.51.100.99")  # that ours is behind it keeps it from being replaced
+    until(lambda: "10.9.0.0/24" not in routes(armed), 15)
+    until(lambda: not pending(armed) and not waiters(armed), 5)
 
 
 def test_an_unconfirmed_first_document_leaves_the_host_as_it_was(armed: Host) -> None:

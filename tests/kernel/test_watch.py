@@ -18,14 +18,18 @@ from tests.kernel.looks import picture, routes
 
 SECONDS = 10.0
 """Far more than it takes: how long it takes is measured on virtual machines, and here others run at the same time."""
+ENGINE = "/usr/local/lib/podnet-overlay/podnet_overlay"
+REFUSED = "ip route prepend 10.244.1.0/24 via 198.51.100.99; ip link set cni0 down; ip route del 10.244.2.0/24"
+"""A fault that the kernel does not let be repaired, among some that it does: to replace the second of two such routes."""
 
 
 class Watched:
     """A host with the overlay and its watcher."""
 
-    def __init__(self, host: Host, document: dict[str, Any] | None = None) -> None:
+    def __init__(self, host: Host, document: dict[str, Any] | None = None, *, install: bool = True) -> None:
         self.host = host
-        host.module("node", missing=["file:engine"])
+        if install:
+            host.module("node", missing=["file:engine"])
         host.module("topology", document=document or node(), peers=PEERS)
         self.wanted = picture(host)
         self.process = self.started()
@@ -247,6 +251,113 @@ def test_what_another_front_holds_is_waited_for(watched: Watched) -> None:
     assert "10.244.1.0/24" not in routes(watched.host)
     holder.communicate()
     watched.until(lambda: "10.244.1.0/24" in routes(watched.host))
+
+
+def test_who_holds_the_lock_for_too_long_is_outlived(underlay: Host) -> None:
+    underlay.module("node", missing=["file:engine"])
+    underlay.sh(f"sed -i 's/^LOCK_TIMEOUT = .*/LOCK_TIMEOUT = 1.0/' {ENGINE}/_state.py")
+    watched = Watched(underlay, install=False)
+    try:
+        holder = underlay.popen("flock", "/run/podnet-overlay.lock", "sleep", "4")
+        time.sleep(0.3)
+        underlay.sh("ip route del 10.244.1.0/24")
+        watched.until(lambda: watched.value("repair_failures_total", document="overlay") > 0)
+        holder.communicate()
+        watched.repaired()
+    finally:
+        assert watched.end().count("another run holds /run/podnet-overlay.lock") == 1
+
+
+def test_a_look_that_failed_is_repeated(watched: Watched) -> None:
+    host = watched.host
+    host.sh("printf '#!/bin/sh\\necho broken >&2; exit 1\\n' >/usr/local/sbin/nft; chmod +x /usr/local/sbin/nft")
+    host.sh("/usr/sbin/nft flush ruleset")
+    watched.until(lambda: watched.value("repair_failures_total", document="overlay") > 1)
+    host.sh("rm /usr/local/sbin/nft")
+    watched.repaired()
+    assert watched.end().count("broken") == 1
+
+
+def test_a_library_that_is_missing_for_a_while_is_told_and_waited_for(underlay: Host) -> None:
+    underlay.module("node", missing=["file:engine"])
+    underlay.module("topology", document=node(), peers=PEERS)
+    wanted = picture(underlay)
+    underlay.sh("mkdir -p /run/shadow/pyroute2; touch /run/shadow/pyroute2/__init__.py; ip route del 10.244.1.0/24")
+    process = underlay.popen("env", "PYTHONPATH=/run/shadow", "podnet-overlay", "watch")
+    try:
+        time.sleep(3)
+        assert process.poll() is None
+        underlay.sh("rm -r /run/shadow")
+        deadline = time.monotonic() + SECONDS
+        while picture(underlay) != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        _out, err = process.communicate(timeout=20)
+    assert err.count("pyroute2 of ") == 1
+
+
+def test_what_the_kernel_refuses_does_not_keep_the_rest_from_being_repaired(watched: Watched) -> None:
+    watched.host.sh(REFUSED)
+    watched.until(lambda: "10.244.2.0/24" in routes(watched.host))
+    assert watched.host.json("ip -j link show cni0")[0]["flags"].count("UP")
+    watched.host.sh("ip route del 10.244.1.0/24 via 198.51.100.99")
+    watched.repaired()
+    assert "cannot " in watched.end()
+
+
+@pytest.mark.parametrize(
+    ("fault", "who"),
+    [
+        ("nft flush ruleset", "nft"),
+        ("cp /usr/sbin/nft /run/rulemaker; /run/rulemaker flush chain inet podnet_overlay guard", "rulemaker"),
+    ],
+)
+def test_who_undid_rules_is_told(watched: Watched, fault: str, who: str) -> None:
+    watched.host.sh(f"ip link set cni0 down; {fault}")
+    watched.repaired()
+    time.sleep(0.5)
+    (line,) = [line for line in watched.end().splitlines() if "firewall" in line]
+    assert line.endswith(f", undone by {who}")
+
+
+def test_rules_of_others_are_nobodys_who_undid_ours(watched: Watched) -> None:
+    watched.host.sh("cp /usr/sbin/nft /run/rulemaker; /run/rulemaker add table inet other; nft flush ruleset")
+    watched.repaired()
+    assert "rulemaker" not in watched.end()
+
+
+def test_a_container_is_not_taken_for_the_hosts_first_process(watched: Watched) -> None:
+    watched.host.sh("unshare --pid --fork ip route del 10.244.1.0/24")
+    watched.repaired()
+    (line,) = [line for line in watched.end().splitlines() if "repaired" in line]
+    assert "undone by" not in line
+
+
+def test_a_journal_that_does_not_read_keeps_it_from_nothing(watched: Watched) -> None:
+    watched.host.sh("mkdir -p /run/systemd/journal")
+    bind = "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('/run/systemd/journal/socket')"
+    journal = watched.host.popen("python3", "-c", f"import socket, time; {bind}; time.sleep(99)")
+    try:
+        watched.until(lambda: watched.host.run("test -S /run/systemd/journal/socket", check=False).returncode == 0)
+        queue = int(watched.host.sh("cat /proc/sys/net/unix/max_dgram_qlen"))
+        for _line in range(queue // len(PEERS) + 3):
+            watched.host.sh("ip route flush proto 244; ip link set cni0 mtu 1400; nft flush ruleset")
+            watched.repaired()
+    finally:
+        journal.kill()
+        journal.communicate()
+
+
+def test_a_repair_is_not_cut_off_by_the_end_of_the_watcher(watched: Watched) -> None:
+    """An nft that takes its time stands for any change of several steps."""
+    slow = '#!/bin/sh\ntouch /run/begun; sleep 2; exec /usr/sbin/nft "$@"\n'
+    watched.host.run("sh", "-c", f"printf '%s' '{slow}' >/usr/local/sbin/nft; chmod +x /usr/local/sbin/nft")
+    watched.host.sh("ip link set cni0 down; /usr/sbin/nft flush ruleset")
+    watched.until(lambda: watched.host.run("test -e /run/begun", check=False).returncode == 0)
+    assert "firewall" in watched.end()
+    assert picture(watched.host) == watched.wanted
 
 
 def test_two_watchers_at_once_do_no_harm(watched: Watched) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils._drift import (
     CALM,
     FIRST_PAUSE,
     KERNEL_PROTOCOL,
+    LONG_CALM,
     LONGEST_PAUSE,
     PATIENCE,
     Backoff,
@@ -52,7 +53,7 @@ def fought(waits: list[float]) -> tuple[list[float], int]:
     for wait in waits:
         now += wait
         if KEY in backoff.held(now):
-            left = backoff.next(now)
+            left = backoff.next([KEY], now)
             assert left is not None
             assert left > 0
             now += left
@@ -72,9 +73,33 @@ def test_what_is_fought_over_is_not_repaired_more_often_than_allowed(waits: list
 
 
 @given(gaps)
-def test_a_fight_is_told_once_until_it_is_calm(waits: list[float]) -> None:
+def test_a_fight_is_told_once_until_it_is_calm_and_a_slow_one_once_besides(waits: list[float]) -> None:
     _repairs, told = fought(waits)
-    assert told <= 1 + sum(wait > CALM for wait in waits)
+    assert told <= 2 + sum(wait > CALM for wait in waits)
+
+
+@pytest.mark.parametrize("period", [3.5, 10.0, 60.0, 90.0, LONG_CALM])
+def test_whoever_comes_back_every_so_often_is_told_once_and_met_without_a_pause(period: float) -> None:
+    backoff, told = Backoff(), []
+    for number in range(1, 1001):
+        fight = backoff.repaired(KEY, number * period, "flanneld" if number == 3 else "")
+        told += [(number, fight.who, fight.often, fight.last - fight.begun)] if fight else []
+        assert backoff.held(number * period) == set()
+        backoff.forget(number * period)
+    assert told == [(PATIENCE, "flanneld", PATIENCE, (PATIENCE - 1) * period)]
+
+
+def test_whoever_stays_away_for_long_is_told_again() -> None:
+    backoff = Backoff()
+    moments = [number * 60.0 for number in range(PATIENCE)]
+    for begin in (1000.0, 1000.0 + moments[-1] + LONG_CALM + 1):
+        told = [backoff.repaired(KEY, begin + moment) for moment in moments]
+        assert [fight is not None for fight in told] == [False] * (PATIENCE - 1) + [True]
+
+
+def test_whoever_is_seldom_is_not_told() -> None:
+    backoff = Backoff()
+    assert not any(backoff.repaired(KEY, number * (LONG_CALM + 1)) for number in range(1, 100))
 
 
 def test_whoever_undoes_it_at_once_is_met_with_growing_pauses() -> None:
@@ -92,10 +117,10 @@ def test_after_a_calm_time_it_is_repaired_at_once_again() -> None:
         backoff.repaired(KEY, 0.0)
     assert backoff.held(1.0) == {KEY}
     calm = max(CALM, 2 * FIRST_PAUSE)
-    backoff.forget(calm + 0.1)
-    assert backoff.fights == {}
     assert backoff.repaired(KEY, calm + 0.2) is None
     assert backoff.held(calm + 0.2) == set()
+    backoff.forget(calm + 0.2 + LONG_CALM + 0.1)
+    assert backoff.fights == {}
 
 
 def test_one_object_does_not_wait_for_another() -> None:
@@ -125,10 +150,40 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less() -> None:
     backoff, now, pauses = Backoff(), 0.0, []
     for _time in range(10):
         backoff.refused(KEY, now)
-        pauses.append(backoff.next(now))
+        pauses.append(backoff.next([KEY], now))
         now += pauses[-1] or 0.0
     assert pauses[:3] == [2.0, 4.0, 8.0]
     assert pauses[-1] == LONGEST_PAUSE
+
+
+def test_what_was_refused_long_ago_is_tried_soon_again() -> None:
+    backoff = Backoff()
+    for now in (0.0, 2.0, 6.0):
+        backoff.refused(KEY, now)
+    assert backoff.next([KEY], 6.0) == 8.0
+    backoff.refused(KEY, 6.0 + 2 * 8.0 + 0.1)
+    assert backoff.next([KEY], 6.0 + 2 * 8.0 + 0.1) == FIRST_PAUSE
+
+
+def test_pauses_can_be_others() -> None:
+    backoff, pauses, now = Backoff(first=1.0, longest=5.0), [], 0.0
+    for _time in range(5):
+        backoff.refused(KEY, now)
+        pauses.append(backoff.next([KEY], now) or 0.0)
+        now += pauses[-1]
+    assert pauses == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_what_waits_is_tried_when_its_own_pause_is_over_whatever_else_waits() -> None:
+    backoff = Backoff()
+    backoff.refused(KEY, 0.0)
+    for _time in range(12):
+        backoff.refused(OTHER, 0.0)
+    assert backoff.held(2.1) == {OTHER}
+    assert backoff.next([KEY, OTHER], 2.1) == 0.0  # its pause ran out during a look
+    assert backoff.next([OTHER], 2.1) == LONGEST_PAUSE - 2.1
+    assert backoff.next([], 2.1) is None
+    assert backoff.next([Route("", "10.244.3.0/24").key], 2.1) == 0.0  # it is not remembered any more
 
 
 # ------------------------------------------------------------------------------------------------ what shadows a route
