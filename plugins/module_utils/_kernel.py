@@ -273,7 +273,7 @@ _WORD = struct.Struct("=HHI")
 _WORD_AT = struct.Struct("=I").unpack_from
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 _RTAX_MTU, _ONLINK = 2, 4
-_SCOPE_LINK = 253
+_SCOPE_LINK, _ANY_SCOPE = 253, 255
 _TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 
 
@@ -296,6 +296,7 @@ def encode_route(route: Route, oif: int, kind: int = _NEWROUTE, flags: int = _RE
     if route.mtu:
         body += _ATTRIBUTE.pack(12, _RTA_METRICS) + _WORD.pack(8, _RTAX_MTU, route.mtu)
     scope = 0 if route.via or route.type != "unicast" else _SCOPE_LINK
+    scope = _ANY_SCOPE if kind == _DELROUTE else scope
     return (
         _ROUTE.pack(
             28 + len(body),
@@ -777,12 +778,29 @@ class Kernel:
             except OSError as error:
                 return [(operation, Failure(error.errno or errno.EIO, error.strerror or ""))]
         failures = self._socket(group[0].item.namespace).send(requests)  # type: ignore[union-attr]
+        for index in [index for index, failure in failures.items() if failure.code == errno.EEXIST]:
+            if self._uncovers(group[index]):
+                del failures[index]
         for index, operation in enumerate(group):
             gone = operation.after is None and index in failures and failures[index].code in (errno.ESRCH, errno.ENOENT)
             if index not in failures or gone:  # gone with its device or its source address: as wanted
                 done.append(operation)
                 failures.pop(index, None)
         return [(group[index], failure) for index, failure in failures.items()]
+
+    def _uncovers(self, operation: Operation) -> bool:
+        """Whether a route that could not be replaced is gone now, since what should replace it stands behind it already.
+
+        The kernel takes the first of several routes to one place, and replaces none by another of them (fib_table_insert).
+        """
+        before = operation.before
+        if not isinstance(before, Route) or operation.after is None:
+            return False
+        try:
+            request = self._encoded(Operation(before, None), before)
+        except OSError:  # its link has just gone: the next look tells
+            return False
+        return not self._socket(before.namespace).send([request])
 
     def _encoded(self, operation: Operation, item: Any) -> bytes:
         index = self._index_of(item.namespace, item.dev) if item.dev else 0

@@ -77,6 +77,8 @@ def test_what_is_undone_comes_back_and_is_counted(watched: Watched) -> None:
     for fault, kind in (
         ("ip route del 10.244.1.0/24", "route"),
         ("ip route replace 10.244.1.0/24 via 198.51.100.99 dev eth1", "route"),
+        ("ip route prepend 10.244.1.0/24 via 198.51.100.99 dev eth1", "route"),
+        ("ip route prepend 10.244.0.0/24 via 198.51.100.99 dev eth1", "route"),
         ("ip link del flannel.1", "link"),
         ("ip link set cni0 down", "link"),
         ("ip addr del 10.244.0.1/24 dev cni0", "address"),
@@ -97,6 +99,39 @@ def test_what_is_undone_comes_back_and_is_counted(watched: Watched) -> None:
         watched.repaired()
     assert watched.value("last_repair_timestamp_seconds", document="overlay") <= time.time()
     assert watched.value("held", document="overlay") == 0
+
+
+def test_a_foreign_route_behind_ours_takes_no_packets_and_stays(watched: Watched) -> None:
+    behind = "10.244.1.0/24 via 198.51.100.99 dev eth1 "
+    watched.host.sh(f"ip route append {behind}; podnet-overlay diff; ip route del 10.244.2.0/24")
+    watched.until(lambda: "10.244.2.0/24" in routes(watched.host))
+    assert watched.host.sh("ip route show 10.244.1.0/24").splitlines()[1] == behind
+    assert "dev flannel.1" in watched.host.sh("ip route get 10.244.1.7")
+    assert watched.value("repairs_total", document="overlay", kind="route") == 1
+
+
+def test_foreign_routes_before_ours_go_and_a_run_of_the_controller_refuses_them(watched: Watched) -> None:
+    host = watched.host
+    watched.end()
+    for before in (
+        "via 198.51.100.99 dev eth1",
+        "dev eth1 scope global",
+        "nexthop via 198.51.100.98 dev eth1 nexthop via 198.51.100.99 dev eth1",
+    ):
+        host.sh(f"ip route prepend 10.244.1.0/24 {before}; ip route append 10.244.1.0/24 via 198.51.100.97 dev eth1")
+        said = host.module("topology", document=node(), peers=PEERS, fails=True)["msg"]
+        assert "route 10.244.1.0/24" in said
+        assert "is there already and not ours" in said
+        assert "protocol boot" in said
+        host.sh("podnet-overlay apply; podnet-overlay diff; ip route del 10.244.1.0/24 via 198.51.100.97")
+        assert picture(host) == watched.wanted
+
+
+def test_several_foreign_routes_before_ours_all_go(watched: Watched) -> None:
+    for last in (97, 98, 99):
+        watched.host.sh(f"ip route prepend 10.244.1.0/24 via 198.51.100.{last} dev eth1")
+    watched.repaired()
+    assert watched.value("repair_failures_total", document="overlay") == 0
 
 
 def test_a_more_specific_foreign_route_is_told_once_and_stays(watched: Watched) -> None:

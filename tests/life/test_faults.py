@@ -34,6 +34,7 @@ FAULTS = [
     Fault("route deleted", f"ip route del {ROUTE}", ("routes",)),
     Fault("route by a wrong gateway", f"ip route replace {ROUTE} via 198.51.100.99 dev {TUNNEL} onlink", ("routes",)),
     Fault("route by another link", f"ip route replace {ROUTE} via 10.0.2.2 dev eth0", ("routes",)),
+    Fault("route by another link before ours", f"ip route prepend {ROUTE} via 10.0.2.2 dev eth0", ("routes",)),
     Fault("tunnel deleted", f"ip link del {TUNNEL}", LOCAL),
     Fault("tunnel down", f"ip link set {TUNNEL} down", LOCAL),
     Fault("tunnel's MTU", f"ip link set {TUNNEL} mtu 1400", ("links",)),
