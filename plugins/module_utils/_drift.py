@@ -73,8 +73,11 @@ def shadows(desired: State, observed: State) -> Iterator[str]:
         if not route.namespace and route.table == MAIN_TABLE and route.protocol == OVERLAY_PROTOCOL
     }
     lengths = sorted({network.prefixlen for network in ours})
+    made = {link.name for link in of_type(desired, Link) if not link.namespace and not link.external}
     for route in of_type(observed, Route):
-        if route.namespace or route.table != MAIN_TABLE or route.protocol in (OVERLAY_PROTOCOL, KERNEL_PROTOCOL):
+        if route.namespace or route.table != MAIN_TABLE or route.protocol == OVERLAY_PROTOCOL:
+            continue
+        if route.protocol == KERNEL_PROTOCOL and route.dev in made:
             continue
         network = ipaddress.IPv4Network(route.dst)
         for length in lengths:

@@ -143,6 +143,15 @@ def test_a_more_specific_foreign_route_is_told_once_and_stays(watched: Watched) 
     assert watched.end().count("takes packets from route 10.244.1.0/24") == 1
 
 
+def test_the_route_of_a_foreign_links_own_address_is_told_too(watched: Watched) -> None:
+    """As that of a network of Docker's that overlaps with another node's subnet."""
+    watched.host.sh("ip link add br-1 type bridge; ip addr add 10.244.1.129/25 dev br-1; ip link set br-1 up")
+    told = "route 10.244.1.128/25 dev br-1 src 10.244.1.129 proto kernel takes packets from route 10.244.1.0/24"
+    assert told in watched.host.run("podnet-overlay status", check=False).stdout
+    time.sleep(2)
+    assert watched.end().count(told) == 1
+
+
 def test_what_is_fought_over_is_left_alone_and_the_rest_is_not(watched: Watched) -> None:
     fighter = watched.host.popen("sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; sleep 0.05; done")
     try:
