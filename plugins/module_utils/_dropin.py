@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A file of ours in the folder that another program keeps for its users' settings, such as ``conf.d``.
+"""A file of ours in the folder that another program keeps for its users' settings, such as ``conf.d``: one for each document.
 
 Its first line says whose it is. So a file of that name that the operator made is told from ours, and is never written over.
 """
@@ -10,6 +10,7 @@ Its first line says whose it is. So a file of that name that the operator made i
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -40,6 +41,13 @@ def read(path: str) -> DropIn | None:
     return DropIn(first[len(_MARK) :], held[:-1] if held and not held[-1] else held, came)
 
 
+def owners(pattern: str) -> set[str]:
+    """The documents that have a file of ours; in *pattern* ``%s`` is for a document's name."""
+    before, _name, after = pattern.partition("%s")
+    paths = [path for path in glob.glob(glob.escape(before) + "*" + glob.escape(after)) if read(path)]
+    return {path[len(before) : len(path) - len(after)] for path in paths}
+
+
 def check(path: str) -> None:
     """Raise where somebody else's file has the place of ours.
 
@@ -62,9 +70,19 @@ def write(path: str, owner: str, lines: Iterable[str]) -> bool:
         return _remove(path, there)
     if there and (there.owner, there.lines) == (owner, wanted):
         return False
-    came = there.came if there else "".join(missing_folders(path)[:1])
+    came = there.came if there else _coming(path)
     write_atomically(path, "\n".join([_MARK + owner, *([_CAME + came] if came else []), *wanted, ""]))
     return True
+
+
+def _coming(path: str) -> str:
+    """The outermost folder that comes with a new file, or came with another one of ours: the last of them takes it along."""
+    missing = missing_folders(path)
+    if missing:
+        return missing[0]
+    folder = os.path.dirname(path)
+    others = [read(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
+    return next((other.came for other in others if other and other.came), "")
 
 
 def _remove(path: str, there: DropIn | None) -> bool:

@@ -367,21 +367,20 @@ def _accepts(document: Mapping[str, Any] | None, owner: str, desired: State, obs
 
     Tables in nft's own words do not tell for whom they are: then what is there stays.
     """
-    raw = (document or {}).get("firewall") or {}
+    if document is None:
+        return {}
+    raw = document.get("firewall") or {}
     if "nft" in raw:
         return {item.key: item for item in of_type(observed, Accept) if item.owner == owner}
-    if not raw.get("network"):
-        return {}
-    clause = _firewall_clause.read(raw)
+    firewalls: dict[str, Any] = {}
+    if raw.get("network"):
+        clause = _firewall_clause.read(raw)
+        firewalls = {"network": clause.network, "backends": [(way.backend, way.port) for way in clause.ways]}
     links = [item.name for item in of_type(desired, Link) if not item.namespace and not item.external]
     routes = [item for item in of_type(desired, Route) if not item.namespace and item.type == "unicast"]
     return state_of(
         _foreign.accepts(
-            owner,
-            network=clause.network,
-            backends=[(way.backend, way.port) for way in clause.ways],
-            links=links,
-            uplinks={item.dev for item in routes if item.dev not in links},
+            owner, links=links, uplinks={item.dev for item in routes if item.dev not in links}, **firewalls
         )
     )
 

@@ -21,49 +21,41 @@ from typing import Any
 from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
 from ._model import NETWORKD, NETWORKMANAGER, Accept
 
-_PROGRAMS: dict[str, Any] = {
-    NETWORKD: _foreign_networkd,
-    NETWORKMANAGER: _foreign_networkmanager,
+_MANAGERS: dict[str, Any] = {NETWORKD: _foreign_networkd, NETWORKMANAGER: _foreign_networkmanager}
+_FIREWALLS: dict[str, Any] = {
     "firewalld": _foreign_firewalld,  # before Docker: its reload flushes the iptables of Docker
     "docker": _foreign_docker,
     "ufw": _foreign_ufw,
 }
-FILES: dict[str, tuple[str, ...]] = {program: module.FILES for program, module in _PROGRAMS.items()}
-"""What each may have of ours on disk, whole files or a part."""
-
-
-def active() -> list[str]:
-    """The programs that are in force on this host now, or have something of ours. None is started that is not there."""
-    return [program for program, module in _PROGRAMS.items() if module.active()]
+_PROGRAMS = {**_MANAGERS, **_FIREWALLS}
 
 
 def accepts(
     owner: str,
     *,
-    network: str,
-    backends: Sequence[tuple[str, int]],
     links: Collection[str],
     uplinks: Collection[str],
+    network: str = "",
+    backends: Sequence[tuple[str, int]] = (),
 ) -> list[Accept]:
-    """What the programs that are in force on this host now have to be told.
+    """What the programs that are in force on this host now, or have something of ours, have to be told. None of them is started.
 
     Firewalls let pass the network both ways, and to this node the tunnel's packets. What pods send to the node itself is
-    the operator's to let in, as it is with Flannel. The others leave *links* alone, which are the overlay's, and the overlay's
-    routes through *uplinks*, which are not.
+    the operator's to let in, as it is with Flannel. The others leave *links* alone, which are the document's, and its routes
+    through *uplinks*, which are not.
 
     Args:
-        backends: each backend whose packets are taken, and its UDP port.
+        backends: each backend whose packets are taken, and its UDP port. A document without a network has none.
     """
     told = {
-        program: {
-            rule
-            for backend, port in backends
-            for rule in _PROGRAMS[program].rules(
-                network=network, backend=backend, port=port, links=links, uplinks=uplinks
-            )
-        }
-        for program in active()
+        program: set(module.rules(links=links, uplinks=uplinks))
+        for program, module in _MANAGERS.items()
+        if module.active()
     }
+    for program, module in _FIREWALLS.items():
+        if backends and module.active():
+            ways = [module.rules(network=network, backend=backend, port=port) for backend, port in backends]
+            told[program] = {rule for rules in ways for rule in rules}
     return [Accept(program, tuple(sorted(rules)), owner) for program, rules in told.items() if rules]
 
 
@@ -72,7 +64,10 @@ def read() -> Iterator[Accept]:
 
     A rule that is there in part, or not as it was made, has a word on it in brackets, and so is not the wanted one.
     """
-    for program, module in _PROGRAMS.items():
+    for program, module in _MANAGERS.items():
+        for owner in module.owners():
+            yield Accept(program, tuple(sorted(module.read(owner))), owner)
+    for program, module in _FIREWALLS.items():
         rules, owner = module.read()
         if rules:
             yield Accept(program, tuple(sorted(rules)), owner)

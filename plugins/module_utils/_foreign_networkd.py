@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""systemd-networkd: the overlay's links are left alone, and the overlay's routes through others' links too.
+"""systemd-networkd: each document's links are left alone, and its routes through others' links too.
 
 networkd gives a link the first of its .network files that matches, in the order of their names, and takes away what is not
 in there. A link that none matches is not touched. So a file for all links (``Name=*``) costs the overlay its addresses and
@@ -28,10 +28,9 @@ from . import _dropin
 from ._atomic import text_of
 from ._command import enabled, found, run, runs
 
-NETWORK = "/etc/systemd/network/0-podnet-overlay.network"
-"""Before all others: they are sorted as text, and 0- is before 00-."""
-CONF = "/etc/systemd/networkd.conf.d/podnet-overlay.conf"
-FILES = (NETWORK, CONF)
+NETWORK = "/etc/systemd/network/0-podnet-%s.network"
+"""For the document of that name. Before all others: they are sorted as text, and 0- is before 00-."""
+CONF = "/etc/systemd/networkd.conf.d/podnet-%s.conf"
 _LINKS = "/run/systemd/netif/links"
 _BUS = "/run/dbus/system_bus_socket"
 _UNMANAGED = " unmanaged"
@@ -45,7 +44,7 @@ _MANAGED = re.compile(r"^ADMIN_STATE=(configuring|configured|failed)$", re.MULTI
 
 def active() -> bool:
     """Whether networkd runs or will at the next boot, or has our files: they stay while it is stopped."""
-    return bool(_names() or _dropin.read(CONF)) or _runs() or enabled("systemd-networkd.service")
+    return bool(owners()) or _runs() or enabled("systemd-networkd.service")
 
 
 def _runs() -> bool:
@@ -53,38 +52,41 @@ def _runs() -> bool:
 
 
 def rules(*, links: Iterable[str], uplinks: Iterable[str], **_words: object) -> list[str]:
-    """What networkd has to be told: *links* are the overlay's, *uplinks* others' that its routes go through."""
+    """What networkd has to be told: *links* are the document's, *uplinks* others' that its routes go through."""
     return [name + _UNMANAGED for name in links] + ([_ROUTES] if list(uplinks) else [])
 
 
-def read() -> tuple[list[str], str]:
-    """What it is told, and for whom."""
-    network, conf = _dropin.read(NETWORK), _dropin.read(CONF)
-    owner = network.owner if network else conf.owner if conf else ""
+def owners() -> list[str]:
+    """The documents for which it is told something."""
+    return sorted(_dropin.owners(NETWORK) | _dropin.owners(CONF))
+
+
+def read(owner: str) -> list[str]:
+    """What it is told for a document."""
+    network, conf = _dropin.read(NETWORK % owner), _dropin.read(CONF % owner)
     told = []
     if network:
-        names = _names()
-        edited = " (edited)" if network.lines != _network(names) else ""
+        names = [name for line in network.lines if line.startswith("Name=") for name in line[5:].split()]
+        edited = "" if (network.owner, network.lines) == (owner, _network(names)) else " (edited)"
         running = bool(names) and _runs()
         told += [
             name + _UNMANAGED + edited + (" (not in force)" if running and _is_managed(name) else "") for name in names
         ]
         told = told or ["nothing" + edited]
     if conf:
-        of = " (of %s)" % conf.owner if conf.owner != owner else ""
-        told.append(_ROUTES + of + (" (edited)" if conf.lines != _conf() else ""))
-    return told, owner
+        told.append(_ROUTES + ("" if (conf.owner, conf.lines) == (owner, _conf()) else " (edited)"))
+    return told
 
 
 def write(owner: str, rules: Iterable[str]) -> None:
     """Tell it this, now if it runs: whoever makes a link after that finds it told."""
     wanted = list(rules)
     names = [rule.split(_UNMANAGED)[0] for rule in wanted if _UNMANAGED in rule]
-    for path in (NETWORK, CONF):
+    for path in (NETWORK % owner, CONF % owner):
         _dropin.check(path)
     # This one is read when networkd starts, and counts then.
-    _dropin.write(CONF, owner, _conf() if any(rule.startswith(_ROUTES) for rule in wanted) else ())
-    changed = _dropin.write(NETWORK, owner, _network(names))
+    _dropin.write(CONF % owner, owner, _conf() if any(rule.startswith(_ROUTES) for rule in wanted) else ())
+    changed = _dropin.write(NETWORK % owner, owner, _network(names))
     if (changed or any(map(_is_managed, names))) and _runs() and found("networkctl") and os.path.exists(_BUS):
         run("networkctl", "reload")
 
@@ -98,19 +100,13 @@ def forwards() -> str:
 
 def _network(names: Iterable[str]) -> tuple[str, ...]:
     line = " ".join(names)
-    about = "# networkd leaves these alone: the overlay's links. Written and removed by podnet.overlay."
+    about = "# networkd leaves these links alone. Written and removed by podnet.overlay."
     return (about, "[Match]", "Name=" + line, "", "[Link]", "Unmanaged=yes") if line else ()
 
 
 def _conf() -> tuple[str, ...]:
     about = "# The overlay's routes through this host's own interfaces stay. Written and removed by podnet.overlay."
     return about, "[Network]", _ROUTES
-
-
-def _names() -> list[str]:
-    """The links of our file."""
-    there = _dropin.read(NETWORK)
-    return [name for line in there.lines if line.startswith("Name=") for name in line[5:].split()] if there else []
 
 
 def _is_managed(name: str) -> bool:

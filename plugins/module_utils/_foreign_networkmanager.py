@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NetworkManager: the overlay's links are left alone.
+"""NetworkManager: each document's links are left alone.
 
 It takes a bridge that others made as "connected (externally)" and does not touch it, and veth pairs are kept from it by a
 udev rule of its own. But a tunnel that it manages, and has no profile for, it takes the addresses from as soon as it starts,
@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from . import _dropin
 from ._command import found, run, runs
 
-CONF = "/etc/NetworkManager/conf.d/zz-podnet-overlay.conf"
-FILES = (CONF,)
+CONF = "/etc/NetworkManager/conf.d/zz-podnet-%s.conf"
+"""For the document of that name."""
 _UNMANAGED = " unmanaged"
 _KEY = "unmanaged-devices+="
 _MATCH = "interface-name:="
@@ -31,7 +31,7 @@ _MATCH = "interface-name:="
 
 def active() -> bool:
     """Whether it is there, running or not: told before it starts it does no harm."""
-    return _dropin.read(CONF) is not None or found("NetworkManager") or _runs()
+    return bool(owners()) or found("NetworkManager") or _runs()
 
 
 def _runs() -> bool:
@@ -39,15 +39,20 @@ def _runs() -> bool:
 
 
 def rules(*, links: Iterable[str], **_words: object) -> list[str]:
-    """What it has to be told: *links* are the overlay's."""
+    """What it has to be told: *links* are the document's."""
     return [name + _UNMANAGED for name in links]
 
 
-def read() -> tuple[list[str], str]:
-    """What it is told, and for whom."""
-    there = _dropin.read(CONF)
+def owners() -> list[str]:
+    """The documents for which it is told something."""
+    return sorted(_dropin.owners(CONF))
+
+
+def read(owner: str) -> list[str]:
+    """What it is told for a document."""
+    there = _dropin.read(CONF % owner)
     if there is None:
-        return [], ""
+        return []
     names = [
         spec[len(_MATCH) :]
         for line in there.lines
@@ -55,14 +60,14 @@ def read() -> tuple[list[str], str]:
         for spec in line[len(_KEY) :].split(",")
         if spec.startswith(_MATCH)
     ]
-    edited = " (edited)" if there.lines != _conf(names) else ""
-    return [name + _UNMANAGED + edited for name in names] or ["nothing" + edited], there.owner
+    edited = "" if (there.owner, there.lines) == (owner, _conf(names)) else " (edited)"
+    return [name + _UNMANAGED + edited for name in names] or ["nothing" + edited]
 
 
 def write(owner: str, rules: Iterable[str]) -> None:
     """Tell it this, now if it runs."""
     names = [rule.split(_UNMANAGED)[0] for rule in rules if _UNMANAGED in rule]
-    if _dropin.write(CONF, owner, _conf(names)) and _runs() and found("nmcli"):
+    if _dropin.write(CONF % owner, owner, _conf(names)) and _runs() and found("nmcli"):
         run("nmcli", "general", "reload", "conf")
 
 
@@ -70,7 +75,7 @@ def _conf(names: list[str]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        "# NetworkManager leaves these alone: the overlay's links. Written and removed by podnet.overlay.",
+        "# NetworkManager leaves these links alone. Written and removed by podnet.overlay.",
         "[keyfile]",
         _KEY + ",".join(_MATCH + name for name in names),
     )

@@ -315,7 +315,8 @@ class Firewall:
 class Accept:
     """What another program is told, at the place that it keeps for that, so that it lets the overlay be.
 
-    ``program`` is a firewall (docker, firewalld, ufw) or what configures links; ``rules`` are in its own words.
+    ``program`` is a firewall (docker, firewalld, ufw) or what configures links; ``rules`` are in its own words. A firewall is told
+    by the one document that has a network, and what configures links by each document that has some.
     """
 
     program: str
@@ -324,7 +325,7 @@ class Accept:
 
     @property
     def key(self) -> Key:
-        return ("accept", self.program)
+        return ("accept", self.program, self.owner if self.program in (NETWORKD, NETWORKMANAGER) else "")
 
     @property
     def place(self) -> str:

@@ -30,7 +30,7 @@ _OVERLAYS = {  # the names of processes, of at most 15 bytes: /proc/PID/comm
     "ovnkube": "OVN-Kubernetes",
 }
 _NETWORKD_FOLDERS = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")  # the first that has a file's name wins
-OWN_NETWORK_FILE = os.path.basename(_foreign_networkd.NETWORK)
+OWN_NETWORK_FILE = os.path.basename(_foreign_networkd.NETWORK % "overlay")
 
 
 def processes() -> set[str]:

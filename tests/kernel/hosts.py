@@ -21,7 +21,11 @@ PRIVATE = (
     "mount -t tmpfs none /run && mkdir /run/netns /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc"
     " && mkdir -p /run/local/upper /run/local/work"
     " && mount -t overlay -o lowerdir=/usr/local,upperdir=/run/local/upper,workdir=/run/local/work none /usr/local"
-    " && mount -t tmpfs none /var/lib && ip link set lo up && echo ready && exec sleep infinity"
+    " && mount -t tmpfs none /var/lib && ip link set lo up"
+    # What configures this machine's links is none of the host's.
+    " && rm -f /etc/systemd/system/*.wants/systemd-networkd.service"
+    " && if [ -e /usr/sbin/NetworkManager ]; then mount --bind /dev/null /usr/sbin/NetworkManager; fi"
+    " && echo ready && exec sleep infinity"
 )
 FORK = multiprocessing.get_context("fork")
 """A module costs a fork, and not a start of Python with all its imports."""

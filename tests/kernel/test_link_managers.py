@@ -105,6 +105,40 @@ def test_networkd_that_has_a_file_for_all_links_leaves_the_overlays_alone() -> N
         assert etc(node1) == before
 
 
+POD = {
+    "namespaces": [{"name": "x"}],
+    "links": [
+        {"name": "cni0", "external": True},
+        {
+            "name": "veth-x",
+            "kind": "veth",
+            "master": "cni0",
+            "peer": {"name": "eth0", "namespace": "x", "addresses": ["10.244.0.50/24"]},
+        },
+    ],
+}
+"""A pod by hand, as the role pod makes it."""
+
+
+def test_networkd_leaves_the_link_of_a_pod_by_hand_alone_too() -> None:
+    with nodes({"20-underlay.network": UNDERLAY, "00-all.network": ALL.replace("*", "!eth1")}) as hosts:
+        node1 = hosts["node1"]
+        before = etc(node1)
+        with networkd(node1):
+            converge(hosts, "vxlan", firewall={})
+            node1.module("topology", name="pod-x", document=POD)
+        with networkd(node1):
+            node1.run("networkctl reload")
+            time.sleep(1)
+            (link,) = node1.json("ip -j link show veth-x")
+            assert link.get("master") == "cni0"
+            assert not node1.module("topology", name="pod-x", document=POD)["changed"]
+            assert repaired(hosts) == []
+            node1.module("topology", name="pod-x", state="absent")
+            node1.module("topology", name="overlay", state="absent")
+        assert etc(node1) == before
+
+
 def test_networkd_with_a_file_for_the_uplink_alone_keeps_what_is_made_and_what_is_made_later() -> None:
     with nodes({"20-underlay.network": UNDERLAY}) as hosts:
         for backend, more in (("vxlan", False), ("host-gw", True)):
@@ -186,6 +220,26 @@ def test_networkmanager_is_told_and_told_again_and_in_the_end_told_nothing(
     assert (host.sh(f"cat {NM_CONF}"), manager()) == (made, ["general reload conf"])
     host.module("topology", name="overlay", state="absent")
     assert (etc(host), manager()) == (before, ["general reload conf"])
+
+
+@pytest.mark.parametrize("last", ["overlay", "pod-x"])
+def test_networkmanager_is_told_of_each_documents_links_until_that_one_goes(
+    host: Host, manager: Callable[[], list[str]], last: str
+) -> None:
+    before = etc(host)
+    host.module("topology", name="overlay", document=bridge())
+    assert (
+        "add settings of NetworkManager: veth-x unmanaged"
+        in host.module("topology", name="pod-x", document=POD)["operations"]
+    )
+    files = {"overlay": NM_CONF, "pod-x": NM_CONF.replace("overlay", "pod-x")}
+    assert "unmanaged-devices+=interface-name:=veth-x\n" in host.sh(f"cat {files['pod-x']}")
+    assert not host.module("topology", name="overlay", document=bridge())["changed"]
+    for name in sorted(files, key=last.__eq__):
+        assert host.run("test", "-e", files[name]).returncode == 0
+        host.module("topology", name=name, state="absent")
+        assert host.run("test", "-e", files[name], check=False).returncode == 1
+    assert etc(host) == before
 
 
 def test_a_file_of_the_operators_in_the_place_of_ours_is_told_and_nothing_is_changed(

@@ -195,11 +195,11 @@ def managers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, lis
         monkeypatch.setattr(module, "found", lambda name: True)
         monkeypatch.setattr(module, "runs", lambda name: True)
         monkeypatch.setattr(module, "run", lambda *words: ran.append(list(words)))
-    monkeypatch.setattr(_foreign_networkd, "NETWORK", str(tmp_path / "network" / "0-podnet-overlay.network"))
-    monkeypatch.setattr(_foreign_networkd, "CONF", str(tmp_path / "networkd.conf.d" / "podnet-overlay.conf"))
+    monkeypatch.setattr(_foreign_networkd, "NETWORK", str(tmp_path / "network" / "0-podnet-%s.network"))
+    monkeypatch.setattr(_foreign_networkd, "CONF", str(tmp_path / "networkd.conf.d" / "podnet-%s.conf"))
     monkeypatch.setattr(_foreign_networkd, "_LINKS", str(tmp_path / "links"))
     monkeypatch.setattr(_foreign_networkd, "_BUS", str(tmp_path))
-    monkeypatch.setattr(_foreign_networkmanager, "CONF", str(tmp_path / "conf.d" / "zz-podnet-overlay.conf"))
+    monkeypatch.setattr(_foreign_networkmanager, "CONF", str(tmp_path / "conf.d" / "zz-podnet-%s.conf"))
     return tmp_path, ran
 
 
@@ -214,42 +214,66 @@ def test_what_configures_links_is_told_once_to_leave_ours_alone_and_in_the_end_n
 ) -> None:
     folder, ran = managers
     module: Any = MANAGERS[program]
-    assert module.read() == ([], "")
+    assert (module.owners(), module.read("overlay")) == ([], [])
     rules = module.rules(links=LINKS, uplinks=["eth1"] if program == "systemd-networkd" else [])
     module.write("overlay", rules)
-    assert (sorted(module.read()[0]), module.read()[1]) == (sorted(rules), "overlay")
+    assert (module.owners(), sorted(module.read("overlay"))) == (["overlay"], sorted(rules))
     assert ran == [RELOAD[program]]
     module.write("overlay", rules)
     assert ran == [RELOAD[program]]
     assert module.active()
     module.write("overlay", ())
     assert ran == [RELOAD[program]] * 2
-    assert module.read() == ([], "")
+    assert (module.owners(), module.read("overlay")) == ([], [])
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", MANAGERS)
+@pytest.mark.parametrize("last", ["overlay", "pod-x"])
+def test_each_document_has_a_file_and_the_last_one_takes_the_folder_along(
+    program: str, last: str, managers: tuple[Path, Any]
+) -> None:
+    module: Any = MANAGERS[program]
+    told = {"overlay": ["cni0 unmanaged"], "pod-x": ["veth-x unmanaged"]}
+    for owner, rules in told.items():
+        module.write(owner, rules)
+    assert {owner: module.read(owner) for owner in module.owners()} == told
+    for owner in sorted(told, key=last.__eq__):
+        assert list(managers[0].iterdir())
+        module.write(owner, ())
+    assert list(managers[0].iterdir()) == []
 
 
 def test_routes_through_others_links_are_told_to_networkd_only_where_there_are_any(managers: tuple[Path, Any]) -> None:
     assert _foreign_networkd.rules(links=["cni0"], uplinks=[]) == ["cni0 unmanaged"]
     _foreign_networkd.write("overlay", ["cni0 unmanaged", "ManageForeignRoutes=no"])
-    assert Path(_foreign_networkd.CONF).read_text().splitlines()[-2:] == ["[Network]", "ManageForeignRoutes=no"]
+    assert Path(_foreign_networkd.CONF % "overlay").read_text().splitlines()[-2:] == [
+        "[Network]",
+        "ManageForeignRoutes=no",
+    ]
     _foreign_networkd.write("overlay", ["cni0 unmanaged"])
     assert not Path(_foreign_networkd.CONF).parent.exists()
 
 
 @pytest.mark.parametrize("program", MANAGERS)
-@pytest.mark.parametrize("change", ["more", "less", "gone"])
+@pytest.mark.parametrize("change", ["more", "less", "gone", "whose"])
 def test_a_file_that_somebody_edited_is_not_the_wanted_one_and_is_repaired(
     program: str, change: str, managers: tuple[Path, Any]
 ) -> None:
     module: Any = MANAGERS[program]
     rules = module.rules(links=LINKS, uplinks=[])
     module.write("overlay", rules)
-    path = Path(module.NETWORK if program == "systemd-networkd" else module.CONF)
+    path = Path((module.NETWORK if program == "systemd-networkd" else module.CONF) % "overlay")
     made = path.read_text()
     lines = made.splitlines()
-    edits = {"more": [*lines, "", "[Network]"], "less": [*lines[:-2], lines[-1]], "gone": lines[:2]}
+    edits = {
+        "more": [*lines, "", "[Network]"],
+        "less": [*lines[:-2], lines[-1]],
+        "gone": lines[:2],
+        "whose": ["# podnet.overlay:another", *lines[1:]],
+    }
     path.write_text("\n".join(edits[change]) + "\n")
-    assert sorted(module.read()[0]) != sorted(rules)
+    assert sorted(module.read("overlay")) != sorted(rules)
     module.write("overlay", rules)
     assert path.read_text() == made
 
@@ -259,16 +283,16 @@ def test_what_was_not_wanted_can_be_put_back_and_with_its_remarks_too(program: s
     """As undoing a change does."""
     module: Any = MANAGERS[program]
     module.write("overlay", ["cni0 unmanaged (edited) (not in force)"])
-    assert module.read()[0] == ["cni0 unmanaged"]
+    assert module.read("overlay") == ["cni0 unmanaged"]
 
 
 @pytest.mark.parametrize("program", MANAGERS)
 def test_a_file_of_our_name_that_is_not_ours_stays(program: str, managers: tuple[Path, Any]) -> None:
     module: Any = MANAGERS[program]
-    path = Path(module.NETWORK if program == "systemd-networkd" else module.CONF)
+    path = Path((module.NETWORK if program == "systemd-networkd" else module.CONF) % "overlay")
     path.parent.mkdir()
     path.write_text("[Match]\n")
-    assert module.read() == ([], "")
+    assert (module.owners(), module.read("overlay")) == ([], [])
     with pytest.raises(OSError, match="is there and not ours: rename that file, or remove it"):
         module.write("overlay", ["cni0 unmanaged"])
     assert path.read_text() == "[Match]\n"
@@ -298,7 +322,7 @@ def test_a_link_that_networkd_configures_is_said_and_told_again(
         "# private\nADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/99-all.network\n"
     )
     (folder / "links" / "8").write_text("# private\nADMIN_STATE=unmanaged\n")
-    assert _foreign_networkd.read()[0] == ["cni0 unmanaged (not in force)", "veth-web unmanaged"]
+    assert _foreign_networkd.read("overlay") == ["cni0 unmanaged (not in force)", "veth-web unmanaged"]
     _foreign_networkd.write("overlay", ["cni0 unmanaged", "veth-web unmanaged"])
     assert ran == [RELOAD["systemd-networkd"]] * 2
 
@@ -306,3 +330,14 @@ def test_a_link_that_networkd_configures_is_said_and_told_again(
 def test_what_programs_are_told_reads_well() -> None:
     assert describe(Accept("ufw", ("allow 1", "allow 2"))) == "accept in ufw: allow 1; allow 2"
     assert describe(Accept("NetworkManager", ("cni0 unmanaged",))) == "settings of NetworkManager: cni0 unmanaged"
+
+
+def test_a_document_without_a_network_tells_what_configures_links_and_no_firewall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in _foreign._PROGRAMS.values():
+        monkeypatch.setattr(module, "active", lambda: True)
+    assert _foreign.accepts("pod-x", links=["veth-x"], uplinks=[]) == [
+        Accept("systemd-networkd", ("veth-x unmanaged",), "pod-x"),
+        Accept("NetworkManager", ("veth-x unmanaged",), "pod-x"),
+    ]
