@@ -58,6 +58,8 @@ class Interest:
     covering: frozenset[tuple[int, int]] = frozenset()
     """Those that a more specific route would shadow."""
     neighbours: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset()
+    """Paths of files that tell other programs."""
     paths: frozenset[str] = frozenset()
 
     @cached_property
@@ -100,7 +102,9 @@ class Listener:
 
     def wait(self, interest: Interest, timeout: float) -> Events | None:
         """The next burst of events that are of *interest*; None when *timeout* (seconds) is over before."""
-        self._follow({os.path.dirname(path) for path in (*interest.paths, self._lock_file)} | {NETNS_FOLDER})
+        self._follow(
+            {os.path.dirname(path) for path in (*interest.paths, *interest.settings, self._lock_file)} | {NETNS_FOLDER}
+        )
         sources = [self._rtnetlink, self._nftables, self._inotify]
         end = time.monotonic() + timeout
         heard: dict[str, dict[str, None]] = {}  # the names in order, each once
@@ -178,6 +182,8 @@ class Listener:
                     yield _RUN_ENDED, ""
                 elif path in interest.paths or (folder == NETNS_FOLDER and mask & _DELETED):
                     yield LINKS, ""
+                elif path in interest.settings:
+                    yield PROGRAMS, ""
 
 
 def _subscribed(protocol: int, groups: Collection[int]) -> socket.socket:

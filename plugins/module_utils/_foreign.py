@@ -15,7 +15,7 @@ Nothing else of theirs is touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
@@ -71,6 +71,13 @@ def read() -> Iterator[Accept]:
         rules, owner = module.read()
         if rules:
             yield Accept(program, tuple(sorted(rules)), owner)
+
+
+def paths(owners: Iterable[str]) -> Iterator[str]:
+    """The files that tell them for these documents, whether they are there or not."""
+    for owner in owners:
+        for module in _PROGRAMS.values():
+            yield from module.paths(owner)
 
 
 def write(before: Accept | None, after: Accept | None) -> None:

@@ -39,6 +39,11 @@ def rules(*, network: str, **_words: object) -> list[str]:
     return ["-s %s -j ACCEPT" % network, "-d %s -j ACCEPT" % network]
 
 
+def paths(_owner: str) -> tuple[str, ...]:
+    """It keeps none on disk."""
+    return ()
+
+
 def read() -> tuple[list[str], str]:
     """Our rules in the chain, and whose they are."""
     owner = ""

@@ -89,6 +89,11 @@ def rules(*, network: str, backend: str, port: int | None, **_words: object) -> 
     return [str(_Setting("policy " + policy, *item)) for policy, items in held.items() for item in items]
 
 
+def paths(_owner: str) -> tuple[str, ...]:
+    """The files that hold our policies."""
+    return tuple(map(_path, _ABOUT))
+
+
 def read() -> tuple[list[str], str]:
     """What our policies hold, and whose they are."""
     owner = ""

@@ -56,6 +56,11 @@ def rules(*, links: Iterable[str], uplinks: Iterable[str], **_words: object) -> 
     return [name + _UNMANAGED for name in links] + ([_ROUTES] if list(uplinks) else [])
 
 
+def paths(owner: str) -> tuple[str, ...]:
+    """The files that tell it for a document."""
+    return NETWORK % owner, CONF % owner
+
+
 def owners() -> list[str]:
     """The documents for which it is told something."""
     return sorted(_dropin.owners(NETWORK) | _dropin.owners(CONF))
@@ -82,7 +87,7 @@ def write(owner: str, rules: Iterable[str]) -> None:
     """Tell it this, now if it runs: whoever makes a link after that finds it told."""
     wanted = list(rules)
     names = [rule.split(_UNMANAGED)[0] for rule in wanted if _UNMANAGED in rule]
-    for path in (NETWORK % owner, CONF % owner):
+    for path in paths(owner):
         _dropin.check(path)
     # This one is read when networkd starts, and counts then.
     _dropin.write(CONF % owner, owner, _conf() if any(rule.startswith(_ROUTES) for rule in wanted) else ())

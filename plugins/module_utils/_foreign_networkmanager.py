@@ -43,6 +43,11 @@ def rules(*, links: Iterable[str], **_words: object) -> list[str]:
     return [name + _UNMANAGED for name in links]
 
 
+def paths(owner: str) -> tuple[str, ...]:
+    """The files that tell it for a document."""
+    return (CONF % owner,)
+
+
 def owners() -> list[str]:
     """The documents for which it is told something."""
     return sorted(_dropin.owners(CONF))

@@ -66,6 +66,11 @@ def rules(*, network: str, backend: str, port: int | None, **_words: object) -> 
     return wanted
 
 
+def paths(_owner: str) -> tuple[str, ...]:
+    """The files that hold what it is told."""
+    return _USER_RULES, _BEFORE_RULES
+
+
 def read() -> tuple[list[str], str]:
     """Our rules and whose they are."""
     if not found("ufw"):

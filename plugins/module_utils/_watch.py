@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from . import _journal, _metrics, _rollback, _state
+from . import _foreign, _journal, _metrics, _rollback, _state
 from ._atomic import write_atomically
 from ._difference import Operation
 from ._drift import Backoff
@@ -363,6 +363,7 @@ def interest_of(desired: State) -> Interest:
         frozenset({*connected, *(_destination(route.dst) for route in routes)}),
         frozenset(_destination(route.dst) for route in shadowable),
         frozenset(neighbours),
+        frozenset(_foreign.paths({link.owner for link in links} - {""})),
         frozenset(item.path for item in of_type(desired, File)),
     )
 

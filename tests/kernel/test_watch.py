@@ -13,6 +13,7 @@ from ansible_collections.podnet.overlay.plugins.module_utils import _metrics
 
 from tests.kernel import overlays
 from tests.kernel.documents import PEERS, node
+from tests.kernel.firewalls import UFW
 from tests.kernel.hosts import Host
 from tests.kernel.looks import picture, routes
 
@@ -249,6 +250,32 @@ def test_it_goes_on_where_its_own_counters_cannot_be_written(watched: Watched) -
     watched.host.sh("rm -r /run/podnet-overlay; touch /run/podnet-overlay; ip link del flannel.1")
     watched.repaired()
     assert "the counters cannot be written to /run/podnet-overlay/metrics.prom" in watched.end()
+
+
+@pytest.mark.parametrize(
+    "undone",
+    [
+        "rm /etc/NetworkManager/conf.d/zz-podnet-overlay.conf",
+        "rm -r /etc/NetworkManager",
+        "sed -i s/+=/=/ /etc/NetworkManager/conf.d/zz-podnet-overlay.conf",
+        "rm /etc/NetworkManager/conf.d/zz-podnet-pod-x.conf",
+        "sed -i '/^### tuple.*comment/d' /etc/ufw/user.rules",
+    ],
+)
+def test_what_other_programs_are_told_in_files_comes_back(underlay: Host, undone: str) -> None:
+    with UFW.running(underlay):
+        underlay.sh("touch /usr/local/sbin/NetworkManager; chmod +x /usr/local/sbin/NetworkManager")
+        watched = Watched(underlay, overlays.document("node1", "vxlan", firewall={}))
+        link = {"name": "veth-x", "kind": "veth", "peer": {"name": "eth0", "namespace": "x"}}
+        underlay.module("topology", name="pod-x", document={"namespaces": [{"name": "x"}], "links": [link]})
+        try:
+            told = "cat /etc/NetworkManager/conf.d/zz-podnet-* /etc/ufw/*.rules | sort"
+            wanted = underlay.sh(told)
+            time.sleep(2)
+            underlay.sh(undone)
+            watched.until(lambda: underlay.sh(f"{told} 2>/dev/null") == wanted)
+        finally:
+            watched.end()
 
 
 def test_a_damaged_document_is_told_once_and_the_others_are_watched(watched: Watched) -> None:

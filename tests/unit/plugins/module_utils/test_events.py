@@ -168,6 +168,19 @@ def test_files_of_interest_and_the_end_of_a_run_are_heard(tmp_path: pathlib.Path
 
 
 @pytest.mark.usefixtures("_no_namespaces")
+def test_files_of_other_programs_are_heard_in_folders_that_come_later_too(tmp_path: pathlib.Path) -> None:
+    told = tmp_path / "conf.d" / "told.conf"
+    interest = Interest(settings=frozenset({str(told)}))
+    with Listener(str(tmp_path / "lock")) as listener:
+        assert listener.wait(interest, 0.05) is None
+        told.parent.mkdir()
+        told.write_text("x")
+        assert listener.wait(interest, 0.05) is None
+        told.unlink()
+        assert listener.wait(interest, 1) is not None
+
+
+@pytest.mark.usefixtures("_no_namespaces")
 def test_more_files_than_the_kernel_remembers_may_have_been_any(tmp_path: pathlib.Path) -> None:
     ours = tmp_path / "ours.conf"
     most = int(pathlib.Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
