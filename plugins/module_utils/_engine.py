@@ -499,7 +499,7 @@ def _carry_out(
         if armed:
             _rollback.disarm(owner)
         raise
-    _clear(known, {**now.desired, **found.desired})
+    _clear([*known, *_foreign.paths(owner)], {**now.desired, **found.desired})
     if not after.desired or any(operation.after is None for operation in operations):
         remove_empty(list(folders))
     if confirm_timeout == 0:
@@ -522,12 +522,12 @@ def _path_of(item: Object | None) -> str:
 
 
 def _paths_of(item: Object | None) -> tuple[str, ...]:
-    return _foreign.FILES[item.program] if isinstance(item, Accept) else (_path_of(item),)
+    return tuple(_foreign.paths(item.owner, item.program)) if isinstance(item, Accept) else (_path_of(item),)
 
 
 def _clear(files: Sequence[str], state: State) -> None:
     """Remove what a run that was killed has left half made: of files, and of *state*'s namespaces those with a name only."""
-    for path in (*files, *(path for paths in _foreign.FILES.values() for path in paths)):
+    for path in files:
         discard(path)
     named = _netns.names()
     for item in of_type(state, Namespace):

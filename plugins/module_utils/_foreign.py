@@ -15,7 +15,7 @@ Nothing else of theirs is touched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from . import _foreign_docker, _foreign_firewalld, _foreign_networkd, _foreign_networkmanager, _foreign_ufw
@@ -73,10 +73,10 @@ def read() -> Iterator[Accept]:
             yield Accept(program, tuple(sorted(rules)), owner)
 
 
-def paths(owners: Iterable[str]) -> Iterator[str]:
-    """The files that tell them for these documents, whether they are there or not."""
-    for owner in owners:
-        for module in _PROGRAMS.values():
+def paths(owner: str, program: str = "") -> Iterator[str]:
+    """The files that tell them, or one of them, for a document, whether they are there or not."""
+    for name, module in _PROGRAMS.items():
+        if program in ("", name):
             yield from module.paths(owner)
 
 

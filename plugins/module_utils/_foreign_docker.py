@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator
 from ._command import attempt, found, run
 from ._model import ALIAS_PREFIX
 
-FILES = ()
 _CHAIN = "DOCKER-USER"
 _RETURN = "-A %s -j RETURN" % _CHAIN
 _TRACES = ("/run/docker.sock", "/run/docker.pid", "/var/lib/docker", "/etc/docker")

@@ -33,7 +33,6 @@ from ._model import ALIAS_PREFIX
 _FOLDER = "/etc/firewalld/policies"
 _FORWARD, _INPUT = "podnet-forward", "podnet-input"
 _ABOUT = {_FORWARD: "Pods reach other hosts and are reached.", _INPUT: "Tunnelled packets reach this node."}
-FILES = tuple("%s/%s.xml" % (_FOLDER, policy) for policy in (_FORWARD, _INPUT))
 _FIXED = ("priority", "target")  # while a policy runs they cannot be changed
 _LISTS = {  # what --list-all-zones and --list-all-policies call a list, and the option that adds to it
     "ingress-zones": "ingress-zone",

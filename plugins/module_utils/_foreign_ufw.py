@@ -30,7 +30,6 @@ from ._model import ALIAS_PREFIX
 _CONF = "/etc/ufw/ufw.conf"
 _USER_RULES = "/etc/ufw/user.rules"
 _BEFORE_RULES = "/etc/ufw/before.rules"
-FILES = (_BEFORE_RULES,)
 _INPUT = "ufw-before-input"
 _RAW = "before.rules: "
 _OTHERS = "# there without this: "

@@ -363,7 +363,7 @@ def interest_of(desired: State) -> Interest:
         frozenset({*connected, *(_destination(route.dst) for route in routes)}),
         frozenset(_destination(route.dst) for route in shadowable),
         frozenset(neighbours),
-        frozenset(_foreign.paths({link.owner for link in links} - {""})),
+        frozenset(path for owner in {link.owner for link in links} - {""} for path in _foreign.paths(owner)),
         frozenset(item.path for item in of_type(desired, File)),
     )
 
