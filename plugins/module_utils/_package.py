@@ -108,6 +108,8 @@ Restart=always
 RestartSec=2
 # What it has begun ends, and so do nft and other programs that it has called for that.
 KillMode=mixed
+# It may be waiting for the lock of the very module that stops it.
+TimeoutStopSec=10
 RuntimeDirectory=podnet-overlay
 RuntimeDirectoryPreserve=yes
 
