@@ -51,11 +51,11 @@ def test_its_exit_codes_are_those_of_diff(underlay: Host) -> None:
 @pytest.mark.parametrize("act", ["apply", "diff", "teardown", "confirm", "rollback"])
 def test_a_document_that_is_not_there_is_an_error_in_every_act(underlay: Host, act: str) -> None:
     underlay.module("topology", document=node(), peers=PEERS)
-    before, kept = everything(underlay), files(underlay)
+    before, kept = picture(underlay), files(underlay)
     code, out, err = run(underlay, act, "overlya")
     assert (code, out) == (2, "")
     assert "there is no document overlya in /etc/podnet-overlay" in err
-    assert (everything(underlay), files(underlay)) == (before, kept)
+    assert (picture(underlay), files(underlay)) == (before, kept)
 
 
 @pytest.mark.parametrize("act", ["confirm", "rollback"])
