@@ -6,14 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
 import shutil
+import signal
 import subprocess
 
 # Ansible's PATH may lack what root's has.
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+LONGEST = 60.0
+"""Seconds that a command may take: the lock of all fronts is held meanwhile. firewalld's take 20 on a slow machine."""
 
 
 def found(name: str) -> bool:
@@ -55,6 +60,22 @@ def run(*words: str, text: str = "") -> str:
 
 
 def attempt(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """The same, where failing is an answer too."""
-    environment = {**os.environ, "PATH": _PATH, "LC_ALL": "C"}
-    return subprocess.run(words, input=text, capture_output=True, text=True, check=False, env=environment)
+    """The same, where failing is an answer too.
+
+    Raises:
+        OSError: it did not end.
+    """
+    pipe, environment = subprocess.PIPE, {**os.environ, "PATH": _PATH, "LC_ALL": "C"}
+    with subprocess.Popen(
+        words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(text, LONGEST)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has started: nothing of it may come later
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            said = "it did not end within %.0f s, and was ended: see what it waits for, and run again" % LONGEST
+            raise OSError(errno.ETIMEDOUT, "%s: %s" % (" ".join(words), said)) from None
+    return subprocess.CompletedProcess(words, process.returncode, out, err)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ def test_nothing_is_started_where_none_of_them_is_there(monkeypatch: pytest.Monk
     monkeypatch.setattr(_foreign_docker, "_TRACES", ())
     monkeypatch.setattr(_foreign_docker, "_has_link", lambda name: False)
     monkeypatch.setattr(_foreign_firewalld, "_FOLDER", "/nonexistent")
-    monkeypatch.setattr(subprocess, "run", started)
+    monkeypatch.setattr(subprocess, "Popen", started)
     assert list(_foreign.read()) == []
     assert (
         _foreign.accepts("overlay", network="10.244.0.0/16", backends=[("ipip", 8472)], links=["cni0"], uplinks=[])
@@ -182,6 +183,19 @@ def test_a_command_that_fails_tells_its_own_words() -> None:
     with pytest.raises(OSError, match=r"^\[Errno \d+\] sh -c echo why >&2; exit 3: why$"):
         _command.run("sh", "-c", "echo why >&2; exit 3")
     assert not _command.found("no-such-program")
+
+
+def test_a_command_that_does_not_end_is_ended_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_command, "LONGEST", 0.3)
+    began, left = time.monotonic(), tmp_path / "left"
+    for call in (_command.run, _command.attempt):
+        with pytest.raises(OSError, match=r"^\[Errno \d+\] sh -c .*: it did not end within 0 s"):
+            call("sh", "-c", f"(sleep 1; touch {left}) & wait")
+    assert time.monotonic() - began < 1.5
+    time.sleep(1.2)
+    assert not left.exists()
 
 
 # ------------------------------------------------------------------------------------------------ who configures links
