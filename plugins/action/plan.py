@@ -77,7 +77,8 @@ class ActionModule(ActionBase):
             return _leases.moved(leases, network, path) if leases and network else leases
 
         if options["state"] == "check":
-            return _checked(inventory, path, play, removal, lambda: here(load()))
+            said = {name: options[name] for name in ("node", "lease", "force")} if removal else {}
+            return {**_checked(inventory, path, play, removal, lambda: here(load())), **said}
         if removal and not options["force"] and removal.node in hosts:
             answer = _plain(task_vars["hostvars"].raw_get(removal.node).get("podnet_node") or {})
             mistakes = list(_removal.running(removal.node, answer))

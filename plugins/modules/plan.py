@@ -181,6 +181,24 @@ settings:
     cni: false
     docker: false
     podman: false
+node:
+  description: O(node), and with it RV(lease) and RV(force), for the tasks that follow.
+  type: str
+  returned: success, O(state=check) and O(node)
+  version_added: 0.4.0
+  sample: node7
+lease:
+  description: O(lease).
+  type: str
+  returned: success, O(state=check) and O(node)
+  version_added: 0.4.0
+  sample: keep
+force:
+  description: O(force).
+  type: bool
+  returned: success, O(state=check) and O(node)
+  version_added: 0.4.0
+  sample: false
 nodes:
   description: The leases of the inventory's nodes. A node without one, because it never was converged, is not there.
   type: dict

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.fleets import UNREACHABLE, Fleet, Run, pods, told
-from tests.kernel.hosts import Host
+from tests.kernel.hosts import CHECKOUT, Host
 from tests.kernel.looks import routes
 
 EVERYWHERE = {f"10.244.{number}.0/24" for number in range(3)}
@@ -95,6 +95,23 @@ def test_who_can_not_be_removed_is_told_before_a_host_is_contacted(trio: Fleet) 
     ):
         assert line in trio.refused("remove", *options)
         assert not trio.contacted.exists()
+
+
+def test_a_variable_node_that_each_host_has_of_its_own_removes_nobody(trio: Fleet) -> None:
+    trio.works("overlay")
+    for name, own in trio.variables.items():
+        own["node"] = name
+    assert "give them with -e, as in -e node=node7" in trio.refused("remove")
+    assert not trio.contacted.exists()
+    assert "lease" in trio.refused("remove", "-e", "node=node3", "-e", "lease=gone")
+    assert not trio.contacted.exists()
+    path = CHECKOUT / "playbooks" / "remove.yml"
+    (trio.folder / "mine.yml").write_text(f"- import_playbook: {path}\n  vars: {{node: node3, lease: free}}\n")
+    trio.works(str(trio.folder / "mine"))
+    assert "reason: playbook, freed: true}" in removed(trio)
+    assert trio.subnets("node1") == trio.subnets("node2") == BOTH
+    assert {"cni0" in host.links() for host in trio.hosts.values()} == {True, False}
+    assert "cni0" not in trio.hosts["node3"].links()
 
 
 def test_a_node_that_is_gone_for_good_is_removed_and_named(trio: Fleet) -> None:

@@ -201,7 +201,8 @@ def test_absent_gives_up_the_leases_of_the_play(hosts: Fleet) -> None:
 
 def test_removed_plans_for_the_others_and_keeps_the_node_out(hosts: Fleet) -> None:
     hosts.run()
-    assert not hosts.run("check", node="node2").get("failed")
+    checked = hosts.run("check", node="node2", lease="free", force="true")
+    assert (checked["node"], checked["lease"], checked["force"]) == ("node2", "free", True)
     assert hosts.run("removed", node="node2", check=True)["changed"]
     result = hosts.run("removed", node="node2")
     assert result["changed"]
