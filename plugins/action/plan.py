@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ..module_utils import _facts, _inventory, _leases, _package, _plan, _probes, _readers, _removal
+from ..module_utils import _facts, _inventory, _leases, _package, _plan, _probes, _readers, _removal, _shares
 from ..module_utils._model import Mistakes
 
 READ = {*_inventory.GROUP_DEFAULTS, *_inventory.HOST_VARIABLES, "ansible_host", "inventory_dir"}
@@ -227,6 +227,8 @@ def _checked(
     if mistakes or inventory.settings is None:
         raise Mistakes(mistakes)
     nodes = {name: leases.nodes[name] for name in inventory.nodes if name in leases.nodes} if leases else {}
+    kept_out = [name for name in inventory.nodes if leases and _shares.kept_out(name, leases)]
+    hosts = [host for host in play if host not in set(kept_out)]
     return {
         "changed": False,
         "leases_file": path,
@@ -241,9 +243,10 @@ def _checked(
             }
             for name, lease in nodes.items()
         },
-        "probes": _probes.probes(nodes, play),
+        "kept_out": kept_out,
+        "probes": _probes.probes(nodes, hosts),
         "mtus": {
-            host: nodes[host].mtu or _readers.LOWEST_MTU if host in nodes else _readers.LOWEST_MTU for host in play
+            host: nodes[host].mtu or _readers.LOWEST_MTU if host in nodes else _readers.LOWEST_MTU for host in hosts
         },
         "warnings": list(inventory.warnings),
     }

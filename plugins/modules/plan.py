@@ -181,6 +181,13 @@ settings:
     cni: false
     docker: false
     podman: false
+kept_out:
+  description: The nodes of the inventory that V(removed) has taken out. There is nothing to do on them.
+  type: list
+  elements: str
+  returned: success and O(state=check)
+  version_added: 0.4.0
+  sample: []
 node:
   description: O(node), and with it RV(lease) and RV(force), for the tasks that follow.
   type: str
@@ -297,7 +304,7 @@ probes:
   description:
     - For each host of the play the O(podnet.overlay.ping#module:probes) that prove the overlay. All pairs of pods on
       different nodes up to 2500, else 8 from each pod, spread so that every node is on both sides.
-    - With O(state=check) by the leases alone.
+    - With O(state=check) by the leases alone, and for no host of RV(kept_out).
   type: dict
   returned: success and O(state) is not V(absent)
   sample: {node1: [{namespace: web, targets: [{address: 10.244.1.2, pod: db, node: node2}]}]}

@@ -123,6 +123,10 @@ def test_a_node_that_is_gone_for_good_is_removed_and_named(trio: Fleet) -> None:
     assert trio.subnets("node1") == trio.subnets("node2") == BOTH
     assert "reason: playbook, freed: true}" in removed(trio)
 
+    # While the inventory has it still, no run waits for it.
+    assert not any(trio.works("overlay").changed.values())
+    trio.works("verify")
+
     # It comes back while another has its subnet, and stays out.
     trio.variables["node4"] = sound
     del trio.variables["node3"]

@@ -212,6 +212,12 @@ def test_removed_plans_for_the_others_and_keeps_the_node_out(hosts: Fleet) -> No
     again = hosts.run("removed", node="node2")
     assert not again["changed"]
     assert again["warnings"][0].startswith("node2: was removed before")
+    checked = hosts.run("check")
+    assert (checked["kept_out"], sorted(checked["probes"]), sorted(checked["mtus"])) == (
+        ["node2"],
+        ["node1", "node3"],
+        ["node1", "node3"],
+    )
     assert hosts.run("removed", node="node2", lease="free")["changed"]
     assert sorted(hosts.run()["documents"]) == ["node1", "node3"]
 
