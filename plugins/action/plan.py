@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
                 "lease": {"type": "str", "choices": ["keep", "free"], "default": "keep"},
                 "force": {"type": "bool", "default": False},
                 "renumber": {"type": "bool", "default": False},
+                "move_without": {"type": "bool", "default": False},
             },
             required_if=[("state", "removed", ["node"])],
         )
@@ -62,19 +63,25 @@ class ActionModule(ActionBase):
             return self._forget(path, play)
 
         inventory = _inventory.read(options["group"], variables)
+        everyone = set(task_vars.get("ansible_play_hosts_all", play))
+        left_out = [host for host in hosts if host not in everyone]
         removal = None
         if options["node"] is not None:
-            everyone = set(task_vars.get("ansible_play_hosts_all", play))
-            removal = _Removal(
-                options["node"], options["lease"] == "free", [host for host in hosts if host not in everyone]
-            )
+            removal = _Removal(options["node"], options["lease"] == "free", left_out)
         network = inventory.settings.network if inventory.settings else None
 
         def load() -> _leases.Leases | None:
             return _leases.load(path, None if options["renumber"] else network)
 
         def here(leases: _leases.Leases | None) -> _leases.Leases | None:
-            return _leases.moved(leases, network, path) if leases and network else leases
+            if not leases or not network or leases.network == network:
+                return leases
+            if left_out:
+                kept = (
+                    f"--limit leaves out {_shares.some(left_out)}, which would keep their addresses of {leases.network}"
+                )
+                raise Mistakes([f"{options['group']}: overlay_renumber: {kept}; run without it"])
+            return _leases.moved(leases, network, path)
 
         if options["state"] == "check":
             said = {name: options[name] for name in ("node", "lease", "force")} if removal else {}
@@ -87,7 +94,7 @@ class ActionModule(ActionBase):
 
         def planned(leases: _leases.Leases | None) -> tuple[_plan.Plan, list[str]]:
             known, warnings = removal.take(inventory, here(leases), path) if removal else (here(leases), [])
-            return _plan.plan(inventory, known, facts, path, options["name"]), warnings
+            return _plan.plan(inventory, known, facts, path, options["name"], options["move_without"]), warnings
 
         leases = load()
         plan, warnings = planned(leases)
@@ -100,7 +107,7 @@ class ActionModule(ActionBase):
                 "peers": plan.peers,
                 "groups": plan.groups,
                 "documents": plan.documents,
-                "steps": [] if self._task.check_mode else list(plan.steps),  # what they lead to is what a check shows
+                "steps": list(plan.steps),
                 "probes": plan.probes,
                 "mtus": plan.mtus,
                 "warnings": [*warnings, *plan.warnings],

@@ -46,6 +46,7 @@ class Facts:
     routes: tuple[Mapping[str, Any], ...] = ()
     carries: Mapping[str, Any] | None = None
     sends: Mapping[str, Any] | None = None
+    also: Mapping[str, Any] | None = None
     resolv_conf: str = ""
     os_family: str = ""
     python: str = ""
@@ -75,6 +76,7 @@ class Facts:
             tuple(result["routes"]),
             result.get("carries"),
             (result.get("carries") or {}).get("sends"),
+            (result.get("carries") or {}).get("also"),
             result.get("resolv_conf") or "",
             result["os_family"],
             result["python"],

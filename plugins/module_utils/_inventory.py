@@ -66,7 +66,14 @@ HOST_VARIABLES = (
     "overlay_snat_address",
     "overlay_install",
 )
-OTHER_VARIABLES = ("overlay_forget", "overlay_renumber", "overlay_watch", "overlay_confirm_timeout", "overlay_serial")
+OTHER_VARIABLES = (
+    "overlay_forget",
+    "overlay_renumber",
+    "overlay_move_without",
+    "overlay_watch",
+    "overlay_confirm_timeout",
+    "overlay_serial",
+)
 
 
 @dataclass(frozen=True)

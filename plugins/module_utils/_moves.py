@@ -51,28 +51,22 @@ def sending_by(settings: Settings) -> Way:
     return way_of(settings.backend, settings.tunnel, settings.direct_routing, settings.vni, settings.port)
 
 
-def steps(
-    settings: Settings,
-    nodes: Mapping[str, Node],
-    leases: Mapping[str, Lease],
-    underlays: Mapping[str, Underlay],
-    facts: Mapping[str, Facts],
-    owner: str,
-) -> tuple[Documents, ...]:
-    """The documents of the steps before the last, which is each node's own document without another backend.
+def former(settings: Settings, facts: Iterable[Facts]) -> Settings | None:
+    """The settings that nodes still send by, or whose packets they take because others may: they have not finished their move.
 
-    None where no node sends by another backend, nor where nodes send by several others or cannot have both at a time, since
-    a link is of one kind and two of a kind have no room. A node that carries nothing yet comes with the last step.
+    None where there are none, or where nodes send by several others or cannot have both at a time, since a link is of one kind
+    and two of a kind have no room.
     """
-    new = sending_by(settings)
-    sending = {name: way_of(**sends) for name in underlays if (sends := facts[name].sends)}
-    others = set(sending.values()) - {new}
+    new, known = sending_by(settings), list(facts)
+    sent = {way_of(**its.sends) for its in known if its.sends} - {new}
+    taken = {way_of(**its.also) for its in known if its.also} - {new}
+    others = sent or taken
     if len(others) != 1:
-        return ()
+        return None
     old = others.pop()
     if old.tunnel and new.tunnel and (old.tunnel == new.tunnel) != (_link(old) == _link(new)):
-        return ()
-    former = dataclasses.replace(
+        return None
+    return dataclasses.replace(
         settings,
         backend=old.backend,
         tunnel=old.tunnel or None,
@@ -81,19 +75,55 @@ def steps(
         port=old.port or settings.port,
     )
 
-    def documents(ready: bool) -> Documents:
-        made = {}
-        for name, underlay in underlays.items():
-            if facts[name].carries is None:
-                continue
-            by, also = (settings, former) if ready or sending.get(name) == new else (former, settings)
-            most = underlay.mtu - OVERHEAD[former.backend]
-            lease = dataclasses.replace(leases[name], mtu=min(leases[name].mtu or most, most))
-            made[name] = document = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
-            document["sysctls"] += _from_either(filter(None, {by.tunnel, also.tunnel, underlay.interface}), facts[name])
-        return made
 
-    return documents(ready=False), documents(ready=True)
+def smaller(mtu: int, underlay: Underlay, old: Settings) -> int:
+    """The pods' MTU while packets may come and go by either backend."""
+    return min(mtu, underlay.mtu - OVERHEAD[old.backend])
+
+
+def taking_both(
+    settings: Settings,
+    old: Settings,
+    ready: bool,
+    nodes: Mapping[str, Node],
+    leases: Mapping[str, Lease],
+    underlays: Mapping[str, Underlay],
+    facts: Mapping[str, Facts],
+    owner: str,
+) -> Documents:
+    """The documents with which the nodes of *underlays* take what either backend brings.
+
+    They send by the new one if all others are *ready* for that; else as before, a node that carries nothing yet by the old one.
+    """
+    made = {}
+    for name, underlay in underlays.items():
+        sends = facts[name].sends
+        by, also = (settings, old) if ready or (sends and way_of(**sends) == sending_by(settings)) else (old, settings)
+        lease = leases[name]
+        lease = dataclasses.replace(lease, mtu=smaller(lease.mtu or underlay.mtu, underlay, old))
+        made[name] = document = document_of(by, nodes[name], lease, underlay, facts[name], owner, also)
+        document["sysctls"] += _from_either(filter(None, {by.tunnel, also.tunnel, underlay.interface}), facts[name])
+    return made
+
+
+def steps(
+    settings: Settings,
+    old: Settings,
+    nodes: Mapping[str, Node],
+    leases: Mapping[str, Lease],
+    underlays: Mapping[str, Underlay],
+    facts: Mapping[str, Facts],
+    owner: str,
+) -> tuple[Documents, ...]:
+    """The documents of the steps before the last, which is each node's own document without another backend.
+
+    None where all nodes send by the new backend already. A node that carries nothing yet comes with the last step.
+    """
+    if not any((sends := facts[name].sends) and way_of(**sends) != sending_by(settings) for name in underlays):
+        return ()
+    there = {name: underlay for name, underlay in underlays.items() if facts[name].carries is not None}
+    first, second = (taking_both(settings, old, ready, nodes, leases, there, facts, owner) for ready in (False, True))
+    return first, second
 
 
 def _link(way: Way) -> tuple[object, ...]:

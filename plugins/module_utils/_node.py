@@ -278,7 +278,14 @@ def carried_by_document(document: Facts) -> Facts | None:
         for item in document.get("sysctls") or []
         if (found := re.match(r"net\.ipv4\.conf\.([^.]+)\.rp_filter$", item["name"]))
     ]
-    return {**carried, "subnet": subnet, "pods": pods, "sends": _sending(document, peers), "loosened": loosened}
+    return {
+        **carried,
+        "subnet": subnet,
+        "pods": pods,
+        "sends": _sending(document, peers),
+        "also": _also(document),
+        "loosened": loosened,
+    }
 
 
 def _sending(document: Facts, peers: Facts) -> Facts:
@@ -292,6 +299,12 @@ def _sending(document: Facts, peers: Facts) -> Facts:
         "vni": vxlan.get("id"),
         "port": vxlan.get("port"),
     }
+
+
+def _also(document: Facts) -> Facts | None:
+    """Whose packets the host takes too, on its way from one backend to another; the same keys."""
+    also = (document.get("firewall") or {}).get("also")
+    return {key: also.get(key) for key in ("backend", "tunnel", "direct_routing", "vni", "port")} if also else None
 
 
 def carried_by_links(

@@ -26,7 +26,7 @@ from ._facts import Facts, Underlay, fit, mistakes_of, obstacle, off_link, under
 from ._inventory import Inventory, Network, Node, Settings
 from ._leases import Lease, Leases, overlaps
 from ._model import Mistakes
-from ._moves import sending_by, steps, way_of
+from ._moves import Documents, former, sending_by, smaller, steps, taking_both, way_of
 from ._probes import probes
 from ._shares import (
     allocate,
@@ -111,12 +111,14 @@ def plan(
     facts: Mapping[str, Facts],
     leases_file: str = "the leases file",
     owner: str = "overlay",
+    move_without: bool = False,
 ) -> Plan:
     """Decide. *facts* are of the hosts that answered; all other nodes stay as their leases say.
 
     Args:
         owner: the document's name.
         leases_file: its path, for errors.
+        move_without: whether nodes move to another backend although not all were reached.
 
     Raises:
         Mistakes: everything that is wrong; then no host may be changed.
@@ -168,6 +170,12 @@ def plan(
             mistakes.append(f"{name}: {error}")
         mistakes += [f"{name}: {mistake}" for mistake in mistakes_of(nodes[name], facts[name], settings, table, owner)]
 
+    unaware = [name for name in members if name not in facts]
+    old = former(settings, (facts[name] for name in underlays))
+    waits = old is not None and bool(unaware) and not move_without
+    if old and waits:
+        mtus = {name: smaller(mtu, underlays[name], old) for name, mtu in mtus.items()}
+
     new = {}
     for name, subnet in subnets.items():
         new[name] = _new_lease(
@@ -181,10 +189,19 @@ def plan(
     if mistakes:
         raise Mistakes(list(dict.fromkeys(mistakes)))
 
-    unaware = [name for name in members if name not in facts]
+    documents = {
+        name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner) for name in underlays
+    }
+    stages: tuple[Documents, ...] = ()
+    if old and waits:  # who was not reached may send, and take, by the old backend alone
+        documents = taking_both(settings, old, False, nodes, new, underlays, facts, owner)
+        warnings.append(_waiting(unaware, old, settings))
+    elif old:
+        stages = steps(settings, old, nodes, new, underlays, facts, owner)
+        warnings += _moving(stages, old, settings)
     if leases is not None:
         warnings += _behind(unaware, leases, new)
-    warnings += _parted(unaware, settings, facts)
+    warnings += () if waits else _parted(unaware, settings, facts)
     warnings += _uneven(new)
     warnings += _obstacles({name: facts[name] for name in underlays})
     peers = {str(lease.subnet): lease.public_ip for lease in new.values()}
@@ -192,11 +209,8 @@ def plan(
         Leases(settings.network, new, _removed(gone, known, new)),
         json.dumps(peers, separators=(",", ":")),
         json.dumps(_groups(settings, inventory.nodes, new), separators=(",", ":")),
-        {
-            name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner)
-            for name in underlays
-        },
-        steps(settings, nodes, new, underlays, facts, owner),
+        documents,
+        stages,
         probes(new, underlays),
         mtus,
         tuple(warnings),
@@ -278,6 +292,24 @@ def _behind(unaware: Sequence[str], before: Leases, after: Mapping[str, Lease]) 
     changed = [name for name in {**new, **old} if old.get(name) != new.get(name) and name not in unaware]
     if unaware and changed:
         yield f"{some(unaware)}: not reached, so what they know of {some(changed)} is from before; run on them too"
+
+
+def _moving(stages: Sequence[Documents], old: Settings, new: Settings) -> Iterator[str]:
+    """Said before, since whoever fails on the way may be the last to say anything."""
+    if stages:
+        yield (
+            f"{some(list(stages[0]))}: move from {sending_by(old)} to {sending_by(new)} in steps; if the run ends on the way, all go on "
+            "talking: run again, and it goes on from there"
+        )
+
+
+def _waiting(unaware: Sequence[str], old: Settings, new: Settings) -> str:
+    """Nodes for which the others wait with their move to another backend."""
+    return (
+        f"{some(unaware)}: not reached, so the move from {sending_by(old)} to {sending_by(new)} waits: the others take what either "
+        "brings and send as before; run on all, or take who is gone out with remove.yml, or leave them behind with "
+        "-e overlay_move_without=true"
+    )
 
 
 def _parted(unaware: Sequence[str], settings: Settings, facts: Mapping[str, Facts]) -> Iterator[str]:

@@ -226,8 +226,9 @@ routes:
 carries:
   description:
     - What the host carries already, from its saved state, else from the links that the document owns, then without pods and
-      C(sends). None if it carries nothing.
-    - C(sends) says by which backend the host sends, C(loosened) on which interfaces the document sets C(rp_filter).
+      C(sends) and what follows. None if it carries nothing.
+    - C(sends) says by which backend the host sends, C(also) which other one's packets it takes while the fleet moves from one to
+      the other, C(loosened) on which interfaces the document sets C(rp_filter).
   type: dict
   returned: success
   sample:
@@ -237,6 +238,7 @@ carries:
     backend: ipip
     pods: {web: 10.244.0.2}
     sends: {backend: ipip, tunnel: flannel.ipip, direct_routing: false, vni: null, port: null}
+    also:
     loosened: []
 strict:
   description:

@@ -72,6 +72,15 @@ options:
     description:
       - Move the leases to C(overlay_network) where the file is of another one. Each subnet and pod is as far from the network's
         beginning as it was. Without it another network is a mistake.
+      - Refused if hosts of the group are not in the play, as under C(--limit), since those would keep their addresses.
+    type: bool
+    default: false
+    version_added: 0.4.0
+  move_without:
+    description:
+      - Finish a move to another backend although nodes were not reached. Those may send by the former backend and take nothing else,
+        so no packets pass between them and the others until they have moved too.
+      - Without it the others take what both backends bring meanwhile, and send as before.
     type: bool
     default: false
     version_added: 0.4.0
@@ -294,7 +303,8 @@ steps:
   description:
     - The RV(documents) that all hosts have in turn before those, where C(overlay_backend) or C(overlay_direct_routing) has changed.
       First each takes what both bring and sends as before, then each sends by the new one. So no packet is lost in between.
-    - Empty where nothing of that has changed, where both cannot be on a host at a time, and in check mode.
+    - Empty where nothing of that has changed, where both cannot be on a host at a time, and where the move waits for a node that
+      was not reached. Then RV(documents) are those of the first step.
   type: list
   elements: dict
   returned: success and O(state=present) or O(state=removed)

@@ -223,10 +223,10 @@ TRAIN = Path(__file__).parents[1] / "bench" / "train.py"
 
 
 @contextmanager
-def train(fleet: Fleet) -> Iterator[dict[str, Any]]:
-    """Pings from the pod of node1 to that of node2, 50 a second, and what became of them."""
+def train(fleet: Fleet, *more: str) -> Iterator[dict[str, Any]]:
+    """Pings from the pod of node1 to that of node2, which gets an address of *more*, 50 a second, and what became of them."""
     address = fleet.hosts["node2"].json("ip -j -4 -n web addr show eth0")[0]["addr_info"][0]["local"]
-    words = ["ip", "netns", "exec", "web", sys.executable, str(TRAIN), "0.02", address]
+    words = ["ip", "netns", "exec", "web", sys.executable, str(TRAIN), "0.02", address, *more]
     process = fleet.hosts["node1"].popen(*words, stdin=subprocess.PIPE)
     became: dict[str, Any] = {}
     time.sleep(0.5)
@@ -285,6 +285,7 @@ def test_a_move_waits_for_a_node_that_cannot_take_part_and_no_packet_is_lost(tri
     assert done.code != 0
     assert "/etc/podnet-overlay" in done.out
     assert "PLAY [Send by the new backend]" not in done.out
+    assert "Not converged: node3. So the move to another backend waits here" in done.out
     assert len(became["answered"]) == became["sent"]
     node3.sh("umount /etc")
     with train(trio) as became:
@@ -296,9 +297,12 @@ def test_a_move_waits_for_a_node_that_cannot_take_part_and_no_packet_is_lost(tri
 def test_a_node_is_removed_while_the_fleet_moves_and_no_packet_is_lost(trio: Fleet) -> None:
     trio.works("overlay")
     trio.group["overlay_backend"] = "host-gw"
+    predicted = trio.works("remove", "-e", "node=node3", "--check", "--diff")
     with train(trio) as became:
-        trio.works("remove", "-e", "node=node3")
+        done = trio.works("remove", "-e", "node=node3", "--diff")
     assert len(became["answered"]) == became["sent"]
+    assert told_of(predicted) == told_of(done)
+    assert predicted.changed == done.changed
     said = trio.works("status").out
     assert "takes what host-gw brings too" in said
     with train(trio) as became:
@@ -306,6 +310,79 @@ def test_a_node_is_removed_while_the_fleet_moves_and_no_packet_is_lost(trio: Fle
     assert len(became["answered"]) == became["sent"]
     assert routes(trio.hosts["node1"])["10.244.1.0/24"][1] == "eth1"
     assert "flannel.1" not in trio.hosts["node1"].links() | trio.hosts["node3"].links()
+
+
+def test_a_move_waits_for_a_node_that_was_not_reached_and_no_packet_is_lost(trio: Fleet) -> None:
+    trio.works("overlay")
+    trio.group["overlay_backend"] = "host-gw"
+    sound = trio.variables["node3"]
+    with train(trio) as became:
+        limited = trio.works("overlay", "--limit=node2")
+        trio.variables["node3"] = {**sound, **UNREACHABLE}
+        without = trio.play("overlay")
+        trio.variables["node3"] = sound
+        trio.works("verify")  # at the MTU that pods have meanwhile
+    assert became["answered"] == list(range(became["sent"]))
+    assert without.code != 0
+    assert "Not converged: node3." in without.out
+    for done, missing in ((limited, "node1, node3"), (without, "node3")):
+        assert f"{missing}: not reached, so the move from vxlan (VNI 1, port 8472) to host-gw waits" in " ".join(
+            done.out.split()
+        )
+    assert all(routes(host)["10.244.1.0/24"][1] == "flannel.1" for host in (trio.hosts["node1"], trio.hosts["node3"]))
+    with train(trio) as became:
+        trio.works("overlay")
+    assert became["answered"] == list(range(became["sent"]))
+    assert all("flannel.1" not in host.links() for host in trio.hosts.values())
+
+
+def test_a_node_that_was_left_behind_moves_alone_when_it_is_back(trio: Fleet) -> None:
+    trio.works("overlay")
+    trio.group["overlay_backend"] = "host-gw"
+    sound = trio.variables["node3"]
+    trio.variables["node3"] = {**sound, **UNREACHABLE}
+    with train(trio) as became:
+        trio.play("overlay", "-e", "overlay_move_without=true")
+    assert became["answered"] == list(range(became["sent"]))
+    assert "flannel.1" not in trio.hosts["node1"].links() | trio.hosts["node2"].links()
+    trio.variables["node3"] = sound
+    with train(trio) as became:
+        trio.works("overlay", "--limit=node3", "-e", "overlay_move_without=true")
+    assert became["answered"] == list(range(became["sent"]))
+    assert "flannel.1" not in trio.hosts["node3"].links()
+    assert ping(trio.hosts["node1"], "web", pods(trio)["node3"])
+
+
+def whole(fleet: Fleet) -> str:
+    """All that hosts and leases have, and where a node's address or a pod's may stand."""
+    more = "cat /etc/podnet-overlay/*.json /etc/netns/*/* /run/flannel/*; ip -n web -4 addr; ip -n web -4 route"
+    return "\n".join([*fleet.picture(), *(host.sh(more) for host in fleet.hosts.values())])
+
+
+def test_another_address_subnet_and_network_leave_nothing_of_the_former_behind(trio: Fleet) -> None:
+    trio.works("overlay")
+    node2, own = trio.hosts["node2"], trio.variables["node2"]
+    node2.sh("echo 1 >/proc/sys/net/ipv4/conf/eth1/promote_secondaries; ip addr add 198.51.100.102/24 dev eth1")
+
+    def change(gone: str, at: str = "", *options: str) -> None:
+        assert re.search(gone, whole(trio))
+        with train(trio, *([at] if at else [])) as became:
+            trio.works("overlay", *options)
+        assert became["sent"] - len(became["answered"]) < 100  # two seconds
+        node2.sh("ip addr del 198.51.100.2/24 dev eth1 2>/dev/null || true")
+        assert not re.findall(f".*(?:{gone}).*", whole(trio))
+        for host in trio.hosts.values():
+            assert all(ping(host, "web", address) for address in pods(trio).values())
+
+    own |= {"overlay_public_ip": "198.51.100.102", "ansible_host": "198.51.100.102"}
+    change(r"198\.51\.100\.2\b|(?i:c6336402)")  # the mark of what it sends
+    own["overlay_subnet"] = "10.244.77.0/24"
+    change(r"10\.244\.1\.|0a:f4:01:", "10.244.77.2")
+    trio.group["overlay_network"], own["overlay_subnet"] = "10.201.0.0/16", "10.201.77.0/24"
+    assert "overlay_renumber=true" in trio.refused("overlay")
+    assert "--limit leaves out node1, node3" in trio.refused("overlay", "--limit=node2", "-e", "overlay_renumber=true")
+    change(r"10\.244\.|0a:f4:", "10.201.77.2", "-e", "overlay_renumber=true")
+    assert set(pods(trio).values()) == {"10.201.0.2", "10.201.77.2", "10.201.2.2"}
 
 
 def test_a_tunnel_gets_another_name(pair: Fleet) -> None:

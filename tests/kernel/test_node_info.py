@@ -72,7 +72,7 @@ def test_the_saved_state_says_what_is_carried(host: Host) -> None:
     peers = {"backend": "ipip", "subnet": "10.244.3.0/24", "public_ip": "198.51.100.14", "network": "10.244.0.0/16"}
     save(host, json.dumps({"version": 1, "name": "overlay", "document": {"peers": peers}}))
     sends = {"backend": "ipip", "tunnel": None, "direct_routing": False, "vni": None, "port": None}
-    assert host.module("node_info")["carries"] == {**peers, "pods": {}, "sends": sends, "loosened": []}
+    assert host.module("node_info")["carries"] == {**peers, "pods": {}, "sends": sends, "also": None, "loosened": []}
 
 
 def test_a_torn_state_file_is_told_and_survived(host: Host) -> None:

@@ -245,6 +245,9 @@ def test_another_network_takes_the_leases_along_only_where_that_is_said(hosts: F
         own["overlay_network"] = "10.201.0.0/16"
     for state in ("check", "present"):
         assert "let overlay.yml give every pod another address with -e overlay_renumber=true" in hosts.run(state)["msg"]
+    for state in ("check", "present"):
+        said = hosts.run(state, ["node1"], renumber=True)["msg"]
+        assert said.startswith("overlay: overlay_renumber: --limit leaves out node2, node3, which would keep")
     assert hosts.run("check", renumber=True)["nodes"]["node2"]["pods"]["web"] == "10.201.1.2"
     assert "10.244.1.0/24" in hosts.leases.read_text()
     result = hosts.run(renumber=True)

@@ -25,16 +25,24 @@ Documents = Mapping[str, Mapping[str, Any]]
 
 
 def planned(
-    variables: Mapping[str, Any], before: Documents | None = None, count: int = 3, strict: Sequence[str] = ()
+    variables: Mapping[str, Any],
+    before: Documents | None = None,
+    count: int = 3,
+    strict: Sequence[str] = (),
+    *,
+    unreached: Sequence[str] = (),
+    move_without: bool = False,
 ) -> _plan.Plan:
     """The plan of a fleet that has the documents of before."""
     carried = {name: _node.carried_by_document(dict(document)) for name, document in (before or {}).items()}
     facts = {
         name: Facts.of(fleet.answer(number, carries=carried.get(name), strict=strict))
         for number, name in enumerate(fleet.variables(count), 1)
+        if name not in unreached
     }
     inventory = _inventory.read("overlay", fleet.variables(count, overlay_network="10.244.0.0/16", **variables))
-    return _plan.plan(inventory, None, facts)
+    leases = planned(variables, count=count).leases if unreached else None
+    return _plan.plan(inventory, leases, facts, move_without=move_without)
 
 
 def sends(document: Mapping[str, Any]) -> Way:
@@ -117,6 +125,53 @@ def test_a_new_node_comes_with_the_last_step_since_nobody_talks_with_it_yet() ->
     plan = planned(BACKENDS["ipip"], before, count=3)
     assert [set(step) for step in plan.steps] == [{"node1", "node2"}] * 2
     assert sends(plan.documents["node3"]).backend == "ipip"
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_while_a_node_was_not_reached_the_others_take_both_and_send_nothing_that_it_does_not_take(
+    old: str, new: str
+) -> None:
+    before = planned(BACKENDS[old]).documents
+    whole = planned(BACKENDS[new], before)
+    for stage in (before, *whole.steps):  # wherever an earlier run ended
+        plan = planned(BACKENDS[new], stage, unreached=["node3"])
+        assert plan.steps == ()
+        everyone = {**plan.documents, "node3": stage["node3"]}
+        for one, other in itertools.permutations(everyone, 2):
+            assert hears(sends(everyone[one]), takes(everyone[other])), (old, new, one, other)
+        assert [sends(plan.documents[name]) for name in plan.documents] == [
+            sends(stage[name]) for name in plan.documents
+        ]
+        least = min(document["links"][0]["mtu"] for document in (before["node1"], whole.documents["node1"]))
+        assert {plan.leases.nodes[name].mtu for name in plan.documents} == {least} == set(plan.mtus.values())
+        assert [line for line in plan.warnings if "overlay_move_without=true" in line]
+
+
+def test_a_move_without_a_node_that_was_not_reached_is_made_where_that_is_said() -> None:
+    before = planned(BACKENDS["vxlan"]).documents
+    plan = planned(BACKENDS["host-gw"], before, unreached=["node3"], move_without=True)
+    assert len(plan.steps) == 2
+    assert plan.warnings[0].startswith("node1, node2: move from vxlan (VNI 1, port 8472) to host-gw in steps")
+    assert plan.warnings[1].startswith("node1, node2: move from vxlan (VNI 1, port 8472) to host-gw without node3")
+    # It comes back alone: nobody can tell that all others have moved, but who runs it.
+    for move_without, backend in ((False, "vxlan"), (True, "host-gw")):
+        plan = planned(BACKENDS["host-gw"], before, unreached=["node1", "node2"], move_without=move_without)
+        assert sends(plan.documents["node3"]).backend == backend
+
+
+def test_who_has_moved_waits_for_nobody() -> None:
+    after = planned(BACKENDS["host-gw"]).documents
+    plan = planned(BACKENDS["host-gw"], after, unreached=["node1"])
+    assert (plan.steps, plan.warnings) == ((), ())
+    assert plan.documents == {name: after[name] for name in ("node2", "node3")}
+
+
+def test_a_new_node_comes_along_while_a_move_waits_and_hears_all_others() -> None:
+    before = planned(BACKENDS["vxlan"], count=2).documents
+    plan = planned(BACKENDS["ipip"], before, count=3, unreached=["node2"])
+    new = plan.documents["node3"]
+    assert sends(new).backend == "vxlan"
+    assert {way.backend for way in takes(new)} == {"vxlan", "ipip"}
 
 
 def loosened(document: Mapping[str, Any]) -> set[str]:

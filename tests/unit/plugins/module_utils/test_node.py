@@ -121,16 +121,20 @@ def test_a_saved_document_says_what_is_carried() -> None:
     assert _node.carried_by_document({"peers": peers, "links": links}) == {
         **carried,
         "sends": by_ipip,
+        "also": None,
         "loosened": [],
     }
     links += [{"name": f"flannel.{vni}", "kind": "vxlan", "vxlan": {"id": vni, "port": 8472}} for vni in (1, 2)]
     peers.update(backend="vxlan", dev="flannel.2", direct_routing=True)
     by_vxlan = {"backend": "vxlan", "tunnel": "flannel.2", "direct_routing": True, "vni": 2, "port": 8472}
     sysctls = [{"name": name, "value": "2"} for name in ("net.ipv4.ip_forward", "net.ipv4.conf.flannel/2.rp_filter")]
-    assert _node.carried_by_document({"peers": peers, "links": links, "sysctls": sysctls}) == {
+    firewall = {"also": {"backend": "ipip", "local": "198.51.100.11", "tunnel": "flannel.ipip", "direct_routing": True}}
+    document = {"peers": peers, "links": links, "sysctls": sysctls, "firewall": firewall}
+    assert _node.carried_by_document(document) == {
         **carried,
         "backend": "vxlan",
         "sends": by_vxlan,
+        "also": {**by_ipip, "tunnel": "flannel.ipip", "direct_routing": True},
         "loosened": ["flannel.2"],
     }
 
