@@ -42,3 +42,16 @@ def node(**changes: Any) -> dict[str, Any]:
         "peers": {"backend": "vxlan", "subnet": "10.244.0.0/24", "public_ip": "198.51.100.11", "dev": "flannel.1"},
     }
     return {**document, **changes}
+
+
+# Routes that the kernel refuses once the host's own address is another, since they name it as their source.
+RENUMBERED = "ip addr add 198.51.100.77/25 dev eth1; ip addr del 198.51.100.11/24 dev eth1"
+AS_BEFORE = "ip addr add 198.51.100.11/24 dev eth1; ip addr del 198.51.100.77/25 dev eth1"
+
+
+def sourced(count: int = 1) -> list[dict[str, Any]]:
+    """Such routes, and those of the document."""
+    routes = [
+        {"dst": f"10.50.{number}.0/24", "via": "198.51.100.12", "src": "198.51.100.11"} for number in range(count)
+    ]
+    return [*node()["routes"], *routes]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import kills, overlays
-from tests.kernel.documents import PEERS, node
+from tests.kernel.documents import AS_BEFORE, PEERS, RENUMBERED, node, sourced
 from tests.kernel.hosts import Host
 from tests.kernel.looks import FOLDERS, everything, files, picture, routes
 
@@ -121,22 +121,18 @@ def test_a_boot_beside_a_firewall_that_does_not_answer_brings_all_but_its_rules(
 
 @pytest.mark.parametrize("count", [1, 60])
 def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(underlay: Host, count: int) -> None:
-    peers = {f"10.244.{number}.0/24": f"198.51.100.{number + 11}" for number in range(100)}
-    underlay.module("topology", document=node(), peers=peers)
+    underlay.module("topology", document=node(routes=sourced(count)), peers=PEERS)
     wanted = picture(underlay)
-    # A route that somebody put before one of ours is replaced, and the kernel sees that ours is there already, behind it.
-    theirs = [f"10.244.{number}.0/24 via 198.51.100.99" for number in range(1, count + 1)]
-    underlay.sh("; ".join(f"ip route prepend {route}" for route in theirs))
-    underlay.sh("ip link set cni0 down; ip route del 10.244.99.0/24")
+    underlay.sh(f"{RENUMBERED}; ip link set cni0 down; ip route del 10.244.2.0/24")
     code, out, err = run(underlay, "apply", "--json")
     (told,) = json.loads(out)
     assert (code, told["error"]) == (2, "")
-    assert {line.split()[2] for line in told["operations"]} >= {"cni0", "10.244.99.0/24"}
-    assert {line.split()[2] for line in told["held"]} == {route.split()[0] for route in theirs}
-    assert "cannot change route 10.244.1.0/24 " in told["warnings"][0]
+    assert {line.split()[2] for line in told["operations"]} >= {"cni0", "10.244.2.0/24"}
+    assert {line.split()[2] for line in told["held"]} == {f"10.50.{number}.0/24" for number in range(count)}
+    assert "cannot add route 10.50.0.0/24 " in told["warnings"][0]
     assert "undone" not in out + err
-    assert "10.244.99.0/24" in routes(underlay)
-    underlay.sh("; ".join(f"ip route del {route}" for route in theirs))
+    assert "10.244.2.0/24" in routes(underlay)
+    underlay.sh(AS_BEFORE)
     assert run(underlay, "apply")[0] == 0
     assert picture(underlay) == wanted
 

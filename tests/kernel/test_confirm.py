@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import kills
-from tests.kernel.documents import PEERS, node
+from tests.kernel.documents import PEERS, RENUMBERED, node, sourced
 from tests.kernel.hosts import Host
 from tests.kernel.looks import everything, files, picture, routes
 
@@ -90,8 +90,9 @@ def test_an_unconfirmed_change_is_undone_in_time_and_nothing_of_the_waiting_is_l
 
 
 def test_what_the_kernel_refuses_does_not_keep_a_change_from_being_undone(armed: Host) -> None:
-    change(armed, 2)
-    armed.sh("ip route prepend 10.244.1.0/24 via 198.51.100.99")  # that ours is behind it keeps it from being replaced
+    armed.module("topology", document=node(routes=sourced()), peers=PEERS)
+    change(armed, 2, node(routes=[*sourced(), CHANGED["routes"][-1]]))
+    armed.sh(RENUMBERED)
     until(lambda: "10.9.0.0/24" not in routes(armed), 15)
     until(lambda: not pending(armed) and not waiters(armed), 5)
 

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.podnet.overlay.plugins.module_utils import _metrics
 
 from tests.kernel import overlays
-from tests.kernel.documents import PEERS, node
+from tests.kernel.documents import AS_BEFORE, PEERS, RENUMBERED, node, sourced
 from tests.kernel.firewalls import UFW
 from tests.kernel.hosts import Host
 from tests.kernel.looks import picture, routes
@@ -20,8 +20,6 @@ from tests.kernel.looks import picture, routes
 SECONDS = 10.0
 """Far more than it takes: how long it takes is measured on virtual machines, and here others run at the same time."""
 ENGINE = "/usr/local/lib/podnet-overlay/podnet_overlay"
-REFUSED = "ip route prepend 10.244.1.0/24 via 198.51.100.99; ip link set cni0 down; ip route del 10.244.2.0/24"
-"""A fault that the kernel does not let be repaired, among some that it does: to replace the second of two such routes."""
 
 
 class Watched:
@@ -369,11 +367,12 @@ def test_a_library_that_is_missing_for_a_while_is_told_and_waited_for(underlay: 
     assert err.count("pyroute2 of ") == 1
 
 
-def test_what_the_kernel_refuses_does_not_keep_the_rest_from_being_repaired(watched: Watched) -> None:
-    watched.host.sh(REFUSED)
+def test_what_the_kernel_refuses_does_not_keep_the_rest_from_being_repaired(underlay: Host) -> None:
+    watched = Watched(underlay, node(routes=sourced()))
+    watched.host.sh(f"{RENUMBERED}; ip link set cni0 down; ip route del 10.244.2.0/24")
     watched.until(lambda: "10.244.2.0/24" in routes(watched.host))
     assert watched.host.json("ip -j link show cni0")[0]["flags"].count("UP")
-    watched.host.sh("ip route del 10.244.1.0/24 via 198.51.100.99")
+    watched.host.sh(AS_BEFORE)
     watched.repaired()
     assert "cannot " in watched.end()
 
