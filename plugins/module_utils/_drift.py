@@ -66,12 +66,17 @@ def connected(desired: State, observed: State) -> State:
 
 
 def shadows(desired: State, observed: State) -> Iterator[str]:
-    """Foreign routes that take packets of ours away, since they are more specific. Linear in routes."""
-    ours = {
-        ipaddress.IPv4Network(route.dst): route
+    """Foreign routes that take packets of ours, or of a link of ours, away, since they are more specific. Linear in routes."""
+    ours: dict[ipaddress.IPv4Network, Route | Address] = {
+        ipaddress.IPv4Interface(address.address).network: address
+        for address in of_type(desired, Address)
+        if not address.namespace
+    }
+    ours.update(
+        (ipaddress.IPv4Network(route.dst), route)
         for route in of_type(desired, Route)
         if not route.namespace and route.table == MAIN_TABLE and route.protocol == OVERLAY_PROTOCOL
-    }
+    )
     lengths = sorted({network.prefixlen for network in ours})
     made = {link.name for link in of_type(desired, Link) if not link.namespace and not link.external}
     for route in of_type(observed, Route):
@@ -82,7 +87,7 @@ def shadows(desired: State, observed: State) -> Iterator[str]:
         network = ipaddress.IPv4Network(route.dst)
         for length in lengths:
             shadowed = ours.get(network.supernet(new_prefix=length)) if length < network.prefixlen else None
-            if shadowed is not None:
+            if shadowed is not None and not (isinstance(shadowed, Address) and shadowed.dev == route.dev):
                 yield "%s takes packets from %s" % (describe(route), describe(shadowed))
 
 

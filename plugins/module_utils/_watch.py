@@ -356,12 +356,16 @@ def interest_of(desired: State) -> Interest:
             names.add(link.options.link or "")
     neighbours = {item.dst for item in of_type(desired, Neighbour)}
     neighbours |= {item.lladdr for item in of_type(desired, ForwardingEntry)}
-    connected = {_destination(address.address) for address in of_type(desired, Address) if not address.peer}
-    shadowable = [route for route in routes if not route.namespace and route.protocol == OVERLAY_PROTOCOL]
+    addresses = [address for address in of_type(desired, Address) if not address.peer]
+    connected = {_destination(address.address) for address in addresses}
+    shadowable = {_destination(address.address) for address in addresses if not address.namespace}
+    shadowable |= {
+        _destination(route.dst) for route in routes if not route.namespace and route.protocol == OVERLAY_PROTOCOL
+    }
     return Interest(
         frozenset(names - {""}),
         frozenset({*connected, *(_destination(route.dst) for route in routes)}),
-        frozenset(_destination(route.dst) for route in shadowable),
+        frozenset(shadowable),
         frozenset(neighbours),
         frozenset(path for owner in {link.owner for link in links} - {""} for path in _foreign.paths(owner)),
         frozenset(item.path for item in of_type(desired, File)),

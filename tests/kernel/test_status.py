@@ -97,13 +97,16 @@ def test_much_drift_is_counted_and_not_told_line_by_line(underlay: Host) -> None
     assert found["routes"] == {"wanted": 150, "present": 0}
 
 
-def test_a_more_specific_foreign_route_is_told_and_is_no_drift(joined: Host) -> None:
-    joined.sh("ip route add 10.244.1.128/25 via 198.51.100.12 proto static")
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("10.244.1.128/25", "10.244.1.0/24"), ("10.244.0.128/25", "10.244.0.1/24")]
+)
+def test_a_more_specific_foreign_route_is_told_and_is_no_drift(joined: Host, theirs: str, ours: str) -> None:
+    joined.sh(f"ip route add {theirs} via 198.51.100.12 proto static; ip route add 10.244.0.77 dev cni0 proto static")
     found = only(joined)
     assert found["drift"] == []
     (line,) = found["shadowed"]
-    assert "10.244.1.128/25" in line
-    assert "10.244.1.0/24" in line
+    assert f"route {theirs} " in line
+    assert f" {ours} dev " in line or f" {ours} via " in line
 
 
 def test_several_documents_are_told_each(joined: Host) -> None:
