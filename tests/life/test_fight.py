@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.life.conftest import POD, Machine, record
 
 FIGHT = """
@@ -59,6 +61,7 @@ def test_what_is_undone_again_and_again_is_repaired_with_growing_pauses(node1: M
     node1.sh("podnet-overlay diff")
 
 
+@pytest.mark.soak
 def test_the_watcher_is_small_and_idle(node1: Machine) -> None:
     node1.sh(CALM, timeout=400)
     words = node1.sh("""

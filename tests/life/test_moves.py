@@ -16,6 +16,7 @@ MOST = 0.01
 """Of the packets: an emulated machine that is short of a processor loses some by itself."""
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("backend", "left"), [("host-gw", set()), ("ipip", {"flannel.ipip"})])
 def test_no_packet_is_lost_on_the_way_to(fleet: Fleet, backend: str, left: set[str]) -> None:
     node1 = fleet.machine("node1")
