@@ -20,8 +20,8 @@ MOST = 0.01
 @pytest.mark.parametrize(("backend", "left"), [("host-gw", set()), ("ipip", {"flannel.ipip"})])
 def test_no_packet_is_lost_on_the_way_to(fleet: Fleet, backend: str, left: set[str]) -> None:
     node1 = fleet.machine("node1")
-    node1.send(TRAIN, "/run/train.py")
-    command = f"ip netns exec web python3 /run/train.py {INTERVAL} {POD['node2']}"
+    node1.send(TRAIN, "/root/train.py")
+    command = f"ip netns exec web python3 /root/train.py {INTERVAL} {POD['node2']}"
     with subprocess.Popen(
         fleet.lab.ssh("node1", command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as train:
