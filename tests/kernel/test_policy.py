@@ -338,7 +338,8 @@ def test_ipv6_of_the_link_is_no_way_round(hosts: Hosts, backend: str) -> None:
 
     assert not connects("web@node1", "db@node1")
     converge(hosts, backend, None)
-    assert connects("web@node1", "db@node1")
+    # A neighbour that could not be found is unreachable until the kernel has asked once more.
+    assert any(connects("web@node1", "db@node1") for _try in range(10))
 
 
 def _link_local(there: Place) -> str:
