@@ -20,7 +20,7 @@ import shutil
 import sys
 import typing as t
 
-from . import _netns, _running
+from . import _netns, _running, _sends
 
 VERSION = 1  # of what read() returns
 PYROUTE2_MINIMUM = (0, 7, 2)
@@ -282,29 +282,10 @@ def carried_by_document(document: Facts) -> Facts | None:
         **carried,
         "subnet": subnet,
         "pods": pods,
-        "sends": _sending(document, peers),
-        "also": _also(document),
+        "sends": _sends.sends(document),
+        "also": _sends.also(document),
         "loosened": loosened,
     }
-
-
-def _sending(document: Facts, peers: Facts) -> Facts:
-    """By which backend the host sends, and what tells that one from others of its kind."""
-    links: list[Facts] = document.get("links") or []
-    vxlan = next((link.get("vxlan") or {} for link in links if link["name"] == peers.get("dev")), {})
-    return {
-        "backend": peers.get("backend"),
-        "tunnel": peers.get("dev"),
-        "direct_routing": bool(peers.get("direct_routing")),
-        "vni": vxlan.get("id"),
-        "port": vxlan.get("port"),
-    }
-
-
-def _also(document: Facts) -> Facts | None:
-    """Whose packets the host takes too, on its way from one backend to another; the same keys."""
-    also = (document.get("firewall") or {}).get("also")
-    return {key: also.get(key) for key in ("backend", "tunnel", "direct_routing", "vni", "port")} if also else None
 
 
 def carried_by_links(

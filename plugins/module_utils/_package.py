@@ -53,6 +53,7 @@ PARTS = (
     "_peers",
     "_probe_record",
     "_rollback",
+    "_sends",
     "_state",
     "_status",
     "_watch",

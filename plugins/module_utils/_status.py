@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from . import _command, _engine, _metrics, _package, _peers, _probe_record, _rollback, _state
+from . import _command, _engine, _metrics, _package, _peers, _probe_record, _rollback, _sends, _state
 from ._kernel import KernelError
 from ._model import Mistakes, Route, of_type
 
@@ -128,20 +128,11 @@ def _named(document: Mapping[str, Any]) -> dict[str, Any]:
     clause = document.get("peers") or {}
     mtus = [link.get("mtu") for link in document.get("links") or [] if link.get("kind") == "bridge"]
     named = {key: clause.get(key) or "" for key in ("backend", "network", "subnet", "public_ip")}
-    also = ((document.get("firewall") or {}).get("also") or {}).get("backend") or ""
+    also = (_sends.also(document) or {}).get("backend") or ""
     told = {**named, "also": also, "mtu": mtus[0] if mtus else None}
     if clause:
-        told.update(sends=_sends(document, clause), peers_digest=_peers.digest(clause.get("table") or {}))
+        told.update(sends=_sends.sends(document), peers_digest=_peers.digest(clause.get("table") or {}))
     return told
-
-
-def _sends(document: Mapping[str, Any], clause: Mapping[str, Any]) -> dict[str, Any]:
-    """By which backend the host sends, in the words of podnet.overlay.node_info."""
-    tunnel = clause.get("dev")
-    vxlans = [link.get("vxlan") or {} for link in document.get("links") or [] if link.get("name") == tunnel]
-    vxlan: Mapping[str, Any] = vxlans[0] if vxlans else {}
-    sends = {"backend": clause.get("backend"), "tunnel": tunnel, "direct_routing": bool(clause.get("direct_routing"))}
-    return {**sends, "vni": vxlan.get("id"), "port": vxlan.get("port")}
 
 
 def _watcher() -> dict[str, Any] | None:
