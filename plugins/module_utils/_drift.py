@@ -65,18 +65,24 @@ def connected(desired: State, observed: State) -> State:
     return found
 
 
-def shadows(desired: State, observed: State) -> Iterator[str]:
-    """Foreign routes that take packets of ours, or of a link of ours, away, since they are more specific. Linear in routes."""
-    ours: dict[ipaddress.IPv4Network, Route | Address] = {
+def shadowable(desired: State) -> dict[ipaddress.IPv4Network, Route | Address]:
+    """What a more specific route would take packets from: the overlay's routes, and the networks of the node's own addresses."""
+    found: dict[ipaddress.IPv4Network, Route | Address] = {
         ipaddress.IPv4Interface(address.address).network: address
         for address in of_type(desired, Address)
-        if not address.namespace
+        if not address.namespace and not address.peer
     }
-    ours.update(
+    found.update(
         (ipaddress.IPv4Network(route.dst), route)
         for route in of_type(desired, Route)
         if not route.namespace and route.table == MAIN_TABLE and route.protocol == OVERLAY_PROTOCOL
     )
+    return found
+
+
+def shadows(desired: State, observed: State) -> Iterator[str]:
+    """Foreign routes that take packets of ours, or of a link of ours, away, since they are more specific. Linear in routes."""
+    ours = shadowable(desired)
     lengths = sorted({network.prefixlen for network in ours})
     made = {link.name for link in of_type(desired, Link) if not link.namespace and not link.external}
     for route in of_type(observed, Route):

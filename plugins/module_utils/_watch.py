@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from . import _foreign, _journal, _metrics, _rollback, _state
 from ._atomic import write_atomically
 from ._difference import Operation
-from ._drift import Backoff
+from ._drift import Backoff, shadowable
 from ._engine import TROUBLE, TURNS, Result, part_of, repair, roll_back
 from ._events import Events, Interest, Listener
 from ._kernel import Kernel
@@ -356,16 +356,11 @@ def interest_of(desired: State) -> Interest:
             names.add(link.options.link or "")
     neighbours = {item.dst for item in of_type(desired, Neighbour)}
     neighbours |= {item.lladdr for item in of_type(desired, ForwardingEntry)}
-    addresses = [address for address in of_type(desired, Address) if not address.peer]
-    connected = {_destination(address.address) for address in addresses}
-    shadowable = {_destination(address.address) for address in addresses if not address.namespace}
-    shadowable |= {
-        _destination(route.dst) for route in routes if not route.namespace and route.protocol == OVERLAY_PROTOCOL
-    }
+    connected = {_destination(address.address) for address in of_type(desired, Address) if not address.peer}
     return Interest(
         frozenset(names - {""}),
         frozenset({*connected, *(_destination(route.dst) for route in routes)}),
-        frozenset(shadowable),
+        frozenset((int(network.network_address), network.prefixlen) for network in shadowable(desired)),
         frozenset(neighbours),
         frozenset(path for owner in {link.owner for link in links} - {""} for path in _foreign.paths(owner)),
         frozenset(item.path for item in of_type(desired, File)),
