@@ -62,11 +62,13 @@ class ActionModule(plan.ActionModule):
             hosts = [str(host) for host in task_vars["groups"].get(group, [])]
             variables, _facts = self._read(task_vars["hostvars"], hosts, set())
             path = plan.leases_file(group, variables)
-            leases = _leases.load(path) or _NO_LEASES
+            found = _leases.load(path)
+            leases = found or _NO_LEASES
             plan.net_conf(group, variables)
             inventory = _inventory.read(group, variables)
             settings = inventory.settings
-            of_this_network = _leases.load(path, settings.network if settings else None)
-            return leases, settings, list(_plan.judge(inventory, of_this_network))
+            if found and settings:
+                _leases.require(found.network, settings.network, path)
+            return leases, settings, list(_plan.judge(inventory, found))
         except Mistakes as e:
             return leases, settings, e.lines

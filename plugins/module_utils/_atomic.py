@@ -54,7 +54,7 @@ def prepare(path: str, content: str, mode: int = 0o644) -> Callable[[], None]:
 
     def put() -> None:
         os.replace(temporary, path)
-        _sync(folder)
+        sync(folder)
 
     return put
 
@@ -68,11 +68,11 @@ def remove(path: str) -> bool:
     if not os.path.lexists(path):  # where nothing can be written, unlink would not say so
         return False
     os.unlink(path)
-    _sync(os.path.dirname(path))
+    sync(os.path.dirname(path))
     return True
 
 
-def _sync(folder: str) -> None:
+def sync(folder: str) -> None:
     """See to it that what was put into a folder, or taken out of it, is so on the disk."""
     directory = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

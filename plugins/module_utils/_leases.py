@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._atomic import sync
 from ._model import Mistakes, ipv4, read_mtu
 
 try:
@@ -78,6 +79,13 @@ def overlaps(subnets: Iterable[tuple[str, ipaddress.IPv4Network]]) -> Iterator[t
             widest, end = name, first - size
 
 
+def require(own: ipaddress.IPv4Network, network: ipaddress.IPv4Network, source: str) -> None:
+    """Raises Mistakes where leases are *own*'s, and not *network*'s, which the inventory says."""
+    if own != network:
+        remedy = "restore the variable, or let overlay.yml give every pod another address with -e overlay_renumber=true"
+        raise Mistakes([f"{source}: network: {own} is not overlay_network {network}; {remedy}"])
+
+
 def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) -> Leases:
     """The leases in *text*.
 
@@ -116,9 +124,8 @@ def parse(text: str, source: str, network: ipaddress.IPv4Network | None = None) 
         own = ipaddress.IPv4Network(str(raw["network"]))
     except ValueError as error:
         raise Mistakes([f"{source}: network: {error}"]) from None
-    if network is not None and own != network:
-        remedy = "restore the variable, or let overlay.yml give every pod another address with -e overlay_renumber=true"
-        raise Mistakes([f"{source}: network: {own} is not overlay_network {network}; {remedy}"])
+    if network is not None:
+        require(own, network, source)
     sections: dict[str, dict[str, Lease]] = {"nodes": {}, "removed": {}}
     for section, leases in sections.items():
         for name, item in raw[section].items():
@@ -278,7 +285,7 @@ def save(path: str, leases: Leases | None) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-        _sync_folder(os.path.dirname(target))
+        sync(os.path.dirname(target))
     except OSError as error:
         raise Mistakes([f"{path}: cannot be written: {error.strerror}"]) from None
 
@@ -287,14 +294,6 @@ def _beside(path: str, ending: str) -> str:
     """A hidden file beside *path*: Ansible reads every other one in an inventory's folder."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name.lstrip('.')}.{ending}")
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager
