@@ -484,7 +484,7 @@ def _carry_out(
     armed = bool(confirm_timeout and operations) and _rollback.arm(owner, now.document or None, confirm_timeout or 0)
     try:
         for heir in found.heirs:
-            _state.begin(heir, heir, heir)()
+            _state.keep(heir, heir.name)
         if document is None:
             _state.can_forget(owner)
         end = _state.begin(saved, during if operations else now, after) if document is not None else None

@@ -73,7 +73,7 @@ def _runs() -> bool:
     return found("firewall-cmd") and runs("firewalld")
 
 
-def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:
+def rules(*, network: str, backend: str, port: int | None) -> list[str]:
     """What has to be in our policies."""
     address = 'rule family="ipv4" %s address="' + network + '" accept'
     held = {_FORWARD: [("rich-rule", address % side) for side in ("source", "destination")]}

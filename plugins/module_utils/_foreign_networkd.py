@@ -51,7 +51,7 @@ def _runs() -> bool:
     return runs("systemd-networkd")
 
 
-def rules(*, links: Iterable[str], uplinks: Iterable[str], **_words: object) -> list[str]:
+def rules(*, links: Iterable[str], uplinks: Iterable[str]) -> list[str]:
     """What networkd has to be told: *links* are the document's, *uplinks* others' that its routes go through."""
     return [name + _UNMANAGED for name in links] + ([_ROUTES] if list(uplinks) else [])
 

@@ -55,7 +55,7 @@ def _enabled() -> bool:
     return re.search(r"^ENABLED=[\"']?yes", text_of(_CONF), re.MULTILINE | re.IGNORECASE) is not None
 
 
-def rules(*, network: str, backend: str, port: int | None, **_words: object) -> list[str]:
+def rules(*, network: str, backend: str, port: int | None) -> list[str]:
     """What has to be there, in ufw's words."""
     wanted = ["route allow from %s" % network, "route allow to %s" % network]
     if backend == "ipip":

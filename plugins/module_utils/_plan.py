@@ -189,14 +189,16 @@ def plan(
     if mistakes:
         raise Mistakes(list(dict.fromkeys(mistakes)))
 
-    documents = {
-        name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner) for name in underlays
-    }
     stages: tuple[Documents, ...] = ()
     if old and waits:  # who was not reached may send, and take, by the old backend alone
         documents = taking_both(settings, old, False, nodes, new, underlays, facts, owner)
         warnings.append(_waiting(unaware, old, settings))
-    elif old:
+    else:
+        documents = {
+            name: document_of(settings, nodes[name], new[name], underlays[name], facts[name], owner)
+            for name in underlays
+        }
+    if old and not waits:
         stages = steps(settings, old, nodes, new, underlays, facts, owner)
         warnings += _moving(stages, old, settings)
     if leases is not None:

@@ -262,7 +262,7 @@ def can_forget(name: str) -> None:
 
 
 def keep(saved: Saved | None, name: str) -> None:
-    """Go back to *saved* after a run that failed, or forget the document with None.
+    """Keep *saved*, to which a run that failed goes back, or forget the document with None.
 
     Raises:
         Failed: a file cannot be written.
